@@ -1,0 +1,19 @@
+#include "base/env.h"
+
+#include <cstdlib>
+
+namespace puna::env {
+namespace {
+
+std::optional<std::string> get(const char* name) {
+  const char* value = std::getenv(name);
+  return value && *value ? std::optional<std::string>(value) : std::nullopt;
+}
+
+}  // namespace
+
+bool no_color() { return get("NO_COLOR").has_value(); }
+std::optional<std::string> log_level() { return get("PUNA_LOG"); }
+std::optional<std::string> home() { return get("HOME"); }
+
+}  // namespace puna::env

@@ -1,0 +1,18 @@
+// The only place that reads environment variables; each one that Puna knows is a function here.
+#pragma once
+
+#include <optional>
+#include <string>
+
+namespace puna::env {
+
+/// NO_COLOR is set and not empty (no-color.org).
+bool no_color();
+
+/// PUNA_LOG: trace, debug, info, warn, error or off; unset means warn.
+std::optional<std::string> log_level();
+
+/// The user's home directory, for history files; nullopt when HOME is not set.
+std::optional<std::string> home();
+
+}  // namespace puna::env

@@ -1,0 +1,38 @@
+// A progress bar on standard error with rate and time left; silent when standard error is not a terminal.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace puna {
+
+/// Shown only once the work has taken half a second, redrawn at most ten times a second, erased when destroyed.
+class Progress {
+ public:
+  enum class Unit { kItems, kBytes };
+
+  /// `total` in units; 0 or less when unknown (then count and rate are shown without a bar).
+  Progress(std::string label, int64_t total, Unit unit = Unit::kItems);
+  ~Progress();
+  Progress(const Progress&) = delete;
+  Progress& operator=(const Progress&) = delete;
+
+  void add(int64_t units) { set(done_ + units); }
+  void set(int64_t done);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void draw(Clock::time_point now);
+
+  std::string label_;
+  int64_t total_;
+  Unit unit_;
+  int64_t done_ = 0;
+  bool enabled_;
+  bool drawn_ = false;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_draw_ = start_;
+};
+
+}  // namespace puna

@@ -1,0 +1,44 @@
+// src/checkpoint: from files of any supported format to the model's parameters, by the parameter table, and back.
+// It knows which stored tensors make up a row; it does not compute with them.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arch/config.h"
+#include "arch/parameters.h"
+
+namespace puna::checkpoint {
+
+/// A checkpoint opened for reading. Opening maps files and checks names, shapes and sizes of everything at once; tensor
+/// bytes are touched only by load(). Missing, extra and mis-shaped tensors are listed together in one Error.
+class ModelSource {
+ public:
+  virtual ~ModelSource() = default;
+
+  const arch::Llama4Config& config() const { return config_; }
+  const std::vector<arch::ParamRow>& rows() const { return rows_; }
+  /// "safetensors BF16", "GGUF Q8_0", "compressed-tensors INT4 group 32", ... for people.
+  virtual std::string format() const = 0;
+  /// Bytes of all the tensors as stored.
+  virtual int64_t stored_bytes() const = 0;
+  /// True when load(row, dtype) returns the mapped bytes themselves.
+  virtual bool is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) const = 0;
+
+  /// The row in its table shape, as `dtype` (dequantised where needed). Zero-copy when the stored dtype and layout are
+  /// the wanted ones; such a tensor keeps the mapping alive and must not be written to.
+  virtual at::Tensor load(const arch::ParamRow& row, at::ScalarType dtype) const = 0;
+
+ protected:
+  arch::Llama4Config config_;
+  std::vector<arch::ParamRow> rows_;
+};
+
+/// Opens a directory (Hugging Face or Meta layout) or a .gguf / .safetensors / .pth file.
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
+
+}  // namespace puna::checkpoint

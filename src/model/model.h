@@ -1,0 +1,54 @@
+// src/model: the one definition of Llama 4: norm, rope, attention, experts, blocks, text, vision, fusion (SPEC 3 and
+// 4). Trainer, sampler and server all run this code; loops over steps belong to engine and train.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "arch/config.h"
+#include "checkpoint/adapter.h"
+#include "checkpoint/model_source.h"
+#include "model/batch.h"
+#include "ops/weight.h"
+
+namespace puna::model {
+
+/// Records internals under the names of SPEC section 10 ("embeds", "layers.0.q", ...). Optional in every forward.
+using Trace = std::map<std::string, at::Tensor>;
+
+struct LoadOptions {
+  at::ScalarType dtype = at::kBFloat16;
+  at::Device device = at::kCPU;
+};
+
+class Model {
+ public:
+  /// Loads every row of the table. Zero-copy rows stay mapped.
+  static std::unique_ptr<Model> load(const checkpoint::ModelSource& source, const LoadOptions& options);
+  ~Model();
+
+  const arch::Llama4Config& config() const;
+
+  /// Logits [R, V] of the batch's output rows (all T by default), in the model's dtype.
+  at::Tensor forward(const Batch& batch, Trace* trace = nullptr) const;
+
+  /// Image features [B * tokens_per_tile, D] of tiles [B, 3, S, S], in order; ready for Batch::image_features.
+  at::Tensor encode_images(const at::Tensor& pixels, Trace* trace = nullptr) const;
+
+  /// Adds an adapter to its weights; several add up.
+  void add_adapter(const checkpoint::Adapter& adapter);
+
+  /// All parameters by Puna's name: to train (requires_grad), to save, to inspect.
+  const std::map<std::string, ops::Weight>& weights() const;
+  std::map<std::string, ops::Weight>& weights();
+
+ private:
+  struct Impl;
+  explicit Model(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace puna::model

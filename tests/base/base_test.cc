@@ -1,0 +1,81 @@
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <vector>
+
+#include "base/checked.h"
+#include "base/dtype.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/memory.h"
+#include "base/suggest.h"
+#include "tests/support/golden.h"
+
+namespace puna {
+namespace {
+
+std::string error_of(std::string_view json) {
+  try {
+    parse_json(json, "x.json");
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
+}
+
+TEST(Json, RefusesDuplicateKeysAndDeepNesting) {
+  EXPECT_EQ(error_of(R"({"a":1,"b":{"a":2},"c":[{"a":1},{"a":2}]})"), "");
+  EXPECT_EQ(error_of(R"({"a":1,"a":2})"), "[x.json] the key 'a' appears twice in one object");
+  EXPECT_EQ(error_of(std::string(100, '[') + std::string(100, ']')), "");
+  EXPECT_NE(error_of(std::string(1000000, '[')).find("nested deeper"), std::string::npos);
+  EXPECT_NE(error_of("{\"a\": nope}").find("line 1, column"), std::string::npos);
+}
+
+TEST(DType, EveryNameRoundTripsAndBlocksCount) {
+  for (int i = 0; i <= static_cast<int>(DType::Q6_K); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    EXPECT_EQ(dtype_from_name(dtype_name(dtype)), dtype);
+  }
+  EXPECT_EQ(dtype_bytes(DType::Q8_0, 64), 68);
+  EXPECT_EQ(dtype_bytes(DType::Q8_0, 63), std::nullopt);
+  EXPECT_EQ(dtype_bytes(DType::F64, std::numeric_limits<int64_t>::max()), std::nullopt);
+}
+
+TEST(Checked, OverflowIsAbsentNotWrapped) {
+  const int64_t big = int64_t{1} << 62;
+  EXPECT_EQ(checked_mul(big, 2), std::nullopt);
+  EXPECT_EQ(checked_add(big, big), std::nullopt);
+  EXPECT_EQ(checked_numel(std::vector<int64_t>{2, 3}), 6);
+  EXPECT_EQ(checked_numel(std::vector<int64_t>{}), 1);
+  EXPECT_EQ(checked_numel(std::vector<int64_t>{big, 4}), std::nullopt);
+  EXPECT_EQ(checked_numel(std::vector<int64_t>{-1}), std::nullopt);
+}
+
+TEST(Suggest, FindsTyposAndNothingElse) {
+  const std::vector<std::string> names = {"generate", "inspect", "tokenize"};
+  EXPECT_EQ(nearest_name("genrate", names), "generate");
+  EXPECT_EQ(nearest_name("xyz", names), "");
+}
+
+TEST(Check, ThrowsWithPlaceAndValues) {
+  const int a = 1;
+  EXPECT_THROW(PUNA_CHECK(a == 2, "a is {}", a), InternalError);
+}
+
+TEST(Memory, FiguresArePlausible) {
+  EXPECT_GT(available_memory_bytes(), 0);
+  EXPECT_GT(resident_memory_bytes(), 1 << 20);
+  EXPECT_EQ(format_bytes(17), "17 B");
+  EXPECT_EQ(format_bytes(int64_t{3} << 29), "1.50 GiB");
+}
+
+TEST(AllClose, FailsOnNanSizesAndDistance) {
+  const std::vector<float> a = {1, 2}, near = {1, 2.001f}, nan = {1, std::numeric_limits<float>::quiet_NaN()};
+  EXPECT_TRUE(test::all_close(a, near, 1e-2));
+  EXPECT_FALSE(test::all_close(a, near, 1e-4));
+  EXPECT_FALSE(test::all_close(nan, nan, 1e9));
+  EXPECT_FALSE(test::all_close(a, std::vector<float>{1}, 1));
+}
+
+}  // namespace
+}  // namespace puna
