@@ -32,7 +32,10 @@ pkg_check_modules(PNG REQUIRED IMPORTED_TARGET libpng)
 pkg_check_modules(JPEG REQUIRED IMPORTED_TARGET libjpeg)
 pkg_check_modules(WEBP REQUIRED IMPORTED_TARGET libwebp)
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
+pkg_check_modules(EDIT REQUIRED IMPORTED_TARGET libedit)
 
 # Third-party libraries that a folder uses beyond fmt, spdlog and nlohmann-json.
 set(PUNA_LIBS_io PkgConfig::PNG PkgConfig::JPEG PkgConfig::WEBP PkgConfig::ZLIB)
 set(PUNA_LIBS_text PkgConfig::PCRE2)
+set(PUNA_LIBS_cli PkgConfig::EDIT)
+set_source_files_properties(src/cli/run.cc PROPERTIES COMPILE_DEFINITIONS PUNA_VERSION="${PROJECT_VERSION}")

@@ -16,4 +16,10 @@ bool no_color() { return get("NO_COLOR").has_value(); }
 std::optional<std::string> log_level() { return get("PUNA_LOG"); }
 std::optional<std::string> home() { return get("HOME"); }
 
+std::optional<std::string> state_home() {
+  if (auto xdg = get("XDG_STATE_HOME"); xdg && xdg->starts_with("/")) return xdg;
+  if (auto dir = home()) return *dir + "/.local/state";
+  return std::nullopt;
+}
+
 }  // namespace puna::env

@@ -15,4 +15,7 @@ std::optional<std::string> log_level();
 /// The user's home directory, for history files; nullopt when HOME is not set.
 std::optional<std::string> home();
 
+/// Where programs keep state between runs: XDG_STATE_HOME when absolute, else ~/.local/state.
+std::optional<std::string> state_home();
+
 }  // namespace puna::env

@@ -1,3 +1,3 @@
-#include "base/error.h"
+#include "cli/run.h"
 
-int main() { return 0; }
+int main(int argc, char** argv) { return puna::cli::run({argv + 1, argv + argc}); }

@@ -1,0 +1,25 @@
+// src/cli: the command line: one file per command, each a thin layer over engine, arch, text and checkpoint.
+// Parsing, messages and exit statuses live here; nothing else in the program reads argv or decides a status.
+#pragma once
+
+namespace CLI {
+class App;
+}
+
+namespace puna::cli {
+
+/// Thrown by a command that has said all it has to say: the process ends with this status (130: interrupted).
+struct Exit {
+  int status;
+};
+
+// Each adds its subcommand to `app`, with help, an example and a callback that runs it.
+void add_chat(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_perplexity(CLI::App& app);
+void add_demo_model(CLI::App& app);
+void add_golden(CLI::App& app);
+
+}  // namespace puna::cli

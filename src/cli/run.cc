@@ -1,0 +1,128 @@
+#include "cli/run.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <new>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "base/suggest.h"
+#include "cli/commands.h"
+
+namespace puna::cli {
+namespace {
+
+constexpr int kUsage = 2, kBug = 70, kClosedPipe = 141;
+
+std::string did_you_mean(const std::string& name, const std::vector<std::string>& candidates) {
+  const std::string nearest = nearest_name(name, candidates);
+  return nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest);
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+// The first word that is no flag must be a command; CLI11's own message for this does not name the nearest one.
+void check_command(const CLI::App& app, const std::vector<std::string>& arguments) {
+  if (arguments.empty() || arguments[0].starts_with("-")) return;
+  const auto names = command_names(app);
+  if (std::find(names.begin(), names.end(), arguments[0]) != names.end()) return;
+  throw UsageError("puna",
+                   fmt::format("no command '{}'{}; see puna --help", arguments[0], did_you_mean(arguments[0], names)));
+}
+
+// What was given that the command does not know, with the nearest option.
+std::string describe_extras(const CLI::App& app) {
+  const auto commands = app.get_subcommands();
+  const CLI::App& active = commands.empty() ? app : *commands.front();
+  std::vector<std::string> options;
+  for (const CLI::Option* option : active.get_options())
+    for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
+  const auto extras = app.remaining(true);
+  const std::string first = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
+  return fmt::format("{} '{}'{}; see puna {} --help", first.starts_with("-") ? "unknown option" : "unexpected argument",
+                     first, did_you_mean(first, options), active.get_name());
+}
+
+int complain(const char* message, int status) {
+  fmt::print(stderr, "puna: {}\n", message);
+  return status;
+}
+
+// CLI11's help and parse errors; its messages may span lines, ours is one.
+int parse_error(const CLI::App& app, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  std::string message = dynamic_cast<const CLI::ExtrasError*>(&error) ? describe_extras(app) : error.what();
+  std::replace(message.begin(), message.end(), '\n', ' ');
+  const auto commands = app.get_subcommands();
+  const std::string where = commands.empty() ? "puna" : commands.front()->get_name();
+  return complain(fmt::format("[{}] {}", where, message).c_str(), kUsage);
+}
+
+int parse_and_run(CLI::App& app, std::vector<std::string> arguments) {
+  if (arguments.empty()) {
+    fmt::print(stderr, "{}", app.help());
+    return kUsage;
+  }
+  try {
+    check_command(app, arguments);
+    std::reverse(arguments.begin(), arguments.end());  // CLI11 takes a vector from its back
+    app.parse(arguments);
+  } catch (const CLI::ParseError& error) {
+    return parse_error(app, error);
+  }
+  // fmt::print checks each write; what is still buffered is checked here, so that a full disk is never a success.
+  if (std::fflush(stdout) != 0) throw std::system_error(errno, std::generic_category(), "cannot write");
+  return 0;
+}
+
+// LibTorch's errors carry a C++ stack trace after the first line.
+std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
+
+}  // namespace
+
+void add_commands(CLI::App& app) {
+  app.require_subcommand(0, 1);
+  app.set_version_flag("--version", "puna " PUNA_VERSION);
+  app.footer("Run 'puna COMMAND --help' for the options of a command and an example.\n");
+  add_chat(app);
+  add_generate(app);
+  add_inspect(app);
+  add_tokenize(app);
+  add_perplexity(app);
+  add_demo_model(app);
+  add_golden(app);
+}
+
+int run(std::vector<std::string> arguments) {
+  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe shows as EPIPE below, so that temporary files are still removed
+  try {
+    init_logging();
+    CLI::App app("Puna: load, ask and check Llama 4 models.", "puna");
+    add_commands(app);
+    return parse_and_run(app, std::move(arguments));
+  } catch (const Exit& exit) {
+    return exit.status;
+  } catch (const UsageError& error) {
+    return complain(error.what(), kUsage);
+  } catch (const Error& error) {
+    return complain(error.what(), 1);
+  } catch (const InternalError& error) {
+    return complain(fmt::format("a bug in Puna, please report it: {}", error.what()).c_str(), kBug);
+  } catch (const std::bad_alloc&) {
+    return complain("[memory] an allocation failed; close other programs or use a smaller model or context", 1);
+  } catch (const std::system_error& error) {
+    if (error.code() == std::errc::broken_pipe) return kClosedPipe;
+    return complain(fmt::format("[standard output] {}", error.what()).c_str(), 1);
+  } catch (const std::exception& error) {
+    return complain(fmt::format("a bug in Puna, please report it: {}", first_line(error.what())).c_str(), kBug);
+  }
+}
+
+}  // namespace puna::cli
