@@ -11,10 +11,10 @@
 
 namespace puna::io {
 
-/// A read-only private mapping of a whole file.
+/// A read-only private mapping of a whole file. The file must not be shortened while it is mapped.
 class MappedFile {
  public:
-  /// Throws Error when the file cannot be opened or mapped, or is a directory. An empty file has empty bytes.
+  /// Throws Error when the file cannot be opened or mapped, or is not a regular file. An empty file has empty bytes.
   static std::shared_ptr<const MappedFile> open(const std::filesystem::path& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -31,7 +31,7 @@ class MappedFile {
 /// Reads a whole file of at most `max_bytes`; throws Error otherwise.
 std::string read_file(const std::filesystem::path& path, int64_t max_bytes);
 
-/// Writes to `<path>.tmp.<pid>`, and on commit() flushes to disk and renames over `path`. Without commit() the
+/// Writes to `<path>.tmp.<pid>.<n>`, and on commit() flushes to disk and renames over `path`. Without commit() the
 /// temporary file is removed. A full disk is an Error that says so.
 class AtomicFile {
  public:

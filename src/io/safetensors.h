@@ -1,18 +1,21 @@
 // The safetensors format: 8 bytes of header length, a JSON header, then the tensors' bytes.
 #pragma once
 
+#include <cstddef>
 #include <filesystem>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "io/file.h"
 #include "io/tensor_file.h"
 
 namespace puna::io {
 
-/// Opens one file, memory-mapped. Errors name the file and the first offending tensor: truncated, overlapping, out of
-/// range, duplicated, sizes that do not match dtype and shape, unknown dtype, header over 100 MB.
+/// Opens one file, memory-mapped; no tensor byte is touched. Errors name the file and the first offending tensor:
+/// truncated, overlapping, out of range, holes, duplicated, sizes that do not match dtype and shape, unknown dtype,
+/// header over 100 MB.
 TensorFile open_safetensors(const std::filesystem::path& path);
 
 /// Opens the shards named by a `model.safetensors.index.json`: every entry must be in the shard that the index says,
@@ -22,6 +25,31 @@ TensorFile open_safetensors_index(const std::filesystem::path& index);
 /// Parses an image of a file already in memory (fuzzing, tests). The views point into `bytes`; `owner` keeps it alive.
 TensorFile parse_safetensors(std::span<const std::byte> bytes, std::shared_ptr<const void> owner,
                              std::string_view where);
+
+/// What the header says of one tensor that is to be written.
+struct TensorSpec {
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> shape;  // outermost first
+};
+
+/// Writes one file tensor by tensor, so that no more than one tensor need be in memory. Nothing is at `path` before
+/// commit(). Throws Error on names that are duplicate, reserved or not UTF-8, and on a full disk.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> specs,
+                    const std::map<std::string, std::string>& metadata = {});
+
+  /// The bytes of the next tensor, in the order of `specs`.
+  void write(std::span<const std::byte> bytes);
+  void commit();
+
+ private:
+  std::string where_;
+  std::vector<TensorSpec> specs_;
+  AtomicFile file_;
+  size_t next_ = 0;
+};
 
 /// Writes the tensors, in the order given, whole or not at all (temporary file, fsync, rename).
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,

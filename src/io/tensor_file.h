@@ -5,7 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -18,7 +18,8 @@
 
 namespace puna::io {
 
-/// A contiguous tensor inside a mapped file. Valid as long as `owner` lives.
+/// A contiguous tensor inside a mapped file. Valid as long as `owner` lives. The formats do not promise alignment:
+/// where is_aligned() is false the bytes must be copied (memcpy) before they are read as numbers.
 struct TensorView {
   std::string name;
   DType dtype;
@@ -27,11 +28,18 @@ struct TensorView {
   std::shared_ptr<const void> owner;  // the mapping, or a private copy
 };
 
+/// True when `bytes` begin at a multiple of the element's size (block types: always), so that they may be used in
+/// place.
+bool is_aligned(const TensorView& tensor);
+
 /// The tensors of one opened model file or of all its shards, by name. Copying is cheap: the bytes are shared.
 class TensorFile {
  public:
   /// Adds a tensor; throws Error naming `where` when the name is already there.
   void add(TensorView tensor, std::string_view where);
+
+  /// Makes room for `count` tensors in all.
+  void reserve(size_t count);
 
   /// nullptr when there is no tensor of that name.
   const TensorView* find(std::string_view name) const;
@@ -45,8 +53,13 @@ class TensorFile {
   std::map<std::string, std::string> metadata;
 
  private:
+  struct NameHash {
+    using is_transparent = void;
+    size_t operator()(std::string_view name) const { return std::hash<std::string_view>()(name); }
+  };
+
   std::vector<TensorView> tensors_;
-  std::unordered_map<std::string, size_t> index_;
+  std::unordered_map<std::string, size_t, NameHash, std::equal_to<>> index_;
 };
 
 }  // namespace puna::io
