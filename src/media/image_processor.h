@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/json.h"
@@ -24,7 +25,8 @@ struct ImageProcessorConfig {
   std::vector<double> std = {0.5, 0.5, 0.5};
 };
 
-/// Reads <dir>/preprocessor_config.json or processor_config.json; defaults with `tile_size` when neither is there.
+/// Reads the "image_processor" part of <dir>/processor_config.json, else <dir>/preprocessor_config.json; defaults with
+/// `tile_size` (the vision model's image size, which the file must agree with) when neither is there.
 ImageProcessorConfig image_processor_config(const std::filesystem::path& dir, int64_t tile_size);
 
 /// The geometry alone, for planning and tests. Sizes are (height, width) in pixels.
@@ -33,7 +35,15 @@ struct TileGeometry {
   int64_t resized_height, resized_width;
   int rows, columns;  // tiles
 };
+/// Candidate canvases as (rows, columns) of tiles, in the order in which ties are settled (SPEC 5.2).
+std::vector<std::pair<int, int>> candidate_canvases(int64_t max_tiles);
 TileGeometry tile_geometry(int64_t height, int64_t width, const ImageProcessorConfig& config);
+
+/// Resized, padded (with zeros) and cut, before normalisation: [tiles, 3, S, S] u8, in the order of TiledImage::pixels.
+at::Tensor image_tiles(const io::Image& image, const ImageProcessorConfig& config);
+
+/// Normalised value of each byte, in bf16 arithmetic as Hugging Face has it (SPEC 5.6): [3, 256] bf16.
+at::Tensor normalisation_table(const ImageProcessorConfig& config);
 
 /// One image as the model takes it.
 struct TiledImage {
