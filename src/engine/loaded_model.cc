@@ -1,0 +1,175 @@
+#include "engine/loaded_model.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "arch/layer_plan.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "checkpoint/adapter.h"
+#include "io/gguf.h"
+#include "text/chat.h"
+
+namespace puna::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_gguf(const fs::path& path) { return path.extension() == ".gguf"; }
+
+fs::path directory_of(const fs::path& model) { return fs::is_directory(model) ? model : model.parent_path(); }
+
+std::shared_ptr<const text::Tokenizer> open_tokenizer(const LoadOptions& options) {
+  const fs::path path =
+      options.tokenizer.value_or(is_gguf(options.model) ? options.model : directory_of(options.model));
+  if (is_gguf(path)) return text::Tokenizer::from_gguf(io::open_gguf(path).metadata, path.string());
+  if (fs::is_directory(path)) {
+    const bool present = fs::exists(path / "tokenizer.json") || fs::exists(path / "tokenizer.model");
+    if (!present && !options.need_tokenizer && !options.tokenizer) return nullptr;
+    return text::Tokenizer::from_directory(path);
+  }
+  if (path.extension() == ".json") return text::Tokenizer::from_hf_json(path);
+  return text::Tokenizer::from_rank_file(path);
+}
+
+void check_vocabulary(const LoadedModel& loaded) {
+  const int64_t have = loaded.tokenizer->vocab_size(), model = loaded.config().text.vocab_size;
+  if (have > model)
+    fail(loaded.name, "the tokenizer has {} entries, the model's vocabulary {}; they belong to different models", have,
+         model);
+}
+
+std::vector<TokenId> ids_of(const Json& value, std::string_view where) {
+  std::vector<TokenId> ids;
+  for (const Json& id : value.is_array() ? value : Json::array({value})) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
+      fail(where, "eos_token_id holds {}; expected token ids", id.dump());
+    ids.push_back(static_cast<TokenId>(id.get<int64_t>()));
+  }
+  return ids;
+}
+
+// Every id that either the tokenizer, config.json or generation_config.json calls the end of a turn.
+std::vector<TokenId> collect_stop_tokens(const LoadedModel& loaded, const Json& generation, std::string_view where) {
+  std::vector<TokenId> ids;
+  if (loaded.tokenizer) ids = text::stop_tokens(*loaded.tokenizer);
+  for (const int64_t id : loaded.config().eos_token_ids) ids.push_back(static_cast<TokenId>(id));
+  if (generation.contains("eos_token_id") && !generation["eos_token_id"].is_null())
+    for (const TokenId id : ids_of(generation["eos_token_id"], where)) ids.push_back(id);
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+double number_or(const Json& json, const char* key, double otherwise, std::string_view where) {
+  if (!json.contains(key) || json[key].is_null()) return otherwise;
+  if (!json[key].is_number()) fail(where, "{} is {}; expected a number", key, json[key].dump());
+  return json[key].get<double>();
+}
+
+std::string_view short_name(at::ScalarType dtype) { return dtype == at::kFloat ? "FP32" : "BF16"; }
+
+// The largest context whose cache fits in `bytes`, by bisection: cache_bytes grows with the tokens.
+int64_t context_that_fits(const arch::TextConfig& config, at::ScalarType dtype, int64_t bytes, int64_t at_most) {
+  int64_t low = 0, high = at_most;
+  while (low < high) {
+    const int64_t middle = low + (high - low + 1) / 2;
+    if (cache_bytes(config, dtype, middle) <= bytes)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+}  // namespace
+
+SamplingParams sampling_defaults(const Json& json, std::string_view where) {
+  SamplingParams params;
+  if (!json.is_object()) fail(where, "is {}; expected an object", json.type_name());
+  params.temperature = number_or(json, "temperature", params.temperature, where);
+  params.top_p = number_or(json, "top_p", params.top_p, where);
+  params.min_p = number_or(json, "min_p", params.min_p, where);
+  params.repetition_penalty = number_or(json, "repetition_penalty", params.repetition_penalty, where);
+  params.top_k = static_cast<int64_t>(std::clamp(number_or(json, "top_k", 0, where), -1.0, 1e9));
+  if (json.contains("do_sample") && json["do_sample"].is_boolean() && !json["do_sample"].get<bool>())
+    params.temperature = 0;
+  try {
+    validate(params);
+  } catch (const UsageError& error) {
+    throw Error(where, error.what());
+  }
+  return params;
+}
+
+int64_t cache_bytes(const arch::TextConfig& config, at::ScalarType dtype, int64_t tokens) {
+  const int64_t row = 2 * config.num_key_value_heads * config.head_dim * static_cast<int64_t>(c10::elementSize(dtype));
+  int64_t positions = 0;
+  for (const arch::LayerPlan& layer : arch::layer_plan(config))
+    positions += layer.chunked ? std::min(tokens, config.attention_chunk_size) : tokens;
+  return checked_mul(row, positions).value_or(INT64_MAX);
+}
+
+MemoryNeed memory_need(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens) {
+  MemoryNeed need{0, cache_bytes(source.config().text, dtype, context_tokens), 0};
+  for (const arch::ParamRow& row : source.rows())
+    need.weights_bytes += checked_numel(row.shape).value_or(0) * static_cast<int64_t>(c10::elementSize(dtype));
+  const arch::TextConfig& text = source.config().text;
+  const int64_t piece = std::min<int64_t>(context_tokens, 2048);
+  const int64_t widest = std::max({text.intermediate_size, text.intermediate_size_mlp, text.hidden_size});
+  need.activation_bytes = piece * (8 * widest * 4 + text.num_attention_heads * std::min(context_tokens, piece) * 4);
+  return need;
+}
+
+void check_memory(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens,
+                  int64_t available_bytes, std::string_view where) {
+  const MemoryNeed need = memory_need(source, dtype, context_tokens);
+  if (need.total() <= available_bytes) return;
+  std::vector<std::string> remedies;
+  const int64_t fixed = need.weights_bytes + need.activation_bytes;
+  const int64_t context = context_that_fits(source.config().text, dtype, available_bytes - fixed, context_tokens);
+  if (context >= 256) remedies.push_back(fmt::format("a context of at most {} tokens", context));
+  if (dtype == at::kFloat) {
+    const int64_t halved = memory_need(source, at::kBFloat16, context_tokens).total();
+    remedies.push_back(
+        fmt::format("--dtype bf16 (needs {}{})", format_bytes(halved), halved <= available_bytes ? ", fits" : ""));
+  }
+  remedies.push_back(fmt::format("{} more memory", format_bytes(need.total() - available_bytes)));
+  fail(where,
+       "needs {} of memory (weights {} as {}, cache {} for {} tokens, work space {}) and {} are available; what would "
+       "make it fit: {}; --no-memory-check tries anyway",
+       format_bytes(need.total()), format_bytes(need.weights_bytes), short_name(dtype), format_bytes(need.cache_bytes),
+       context_tokens, format_bytes(need.activation_bytes), format_bytes(available_bytes),
+       fmt::join(remedies, ", or "));
+}
+
+LoadedModel load_model(const LoadOptions& options) {
+  LoadedModel loaded;
+  loaded.name = options.model.string();
+  if (!fs::exists(options.model))
+    fail(loaded.name, "there is no such file or directory; give the model's with --model");
+  if (options.device.is_cuda() && !at::hasCUDA())
+    fail("--device", "this LibTorch has no CUDA, or no GPU is visible; use --device cpu");
+  loaded.source = checkpoint::open_model(options.model);
+  loaded.device = options.device;
+  loaded.dtype = options.dtype.value_or(loaded.config().dtype == DType::F32 ? at::kFloat : at::kBFloat16);
+  loaded.tokenizer = open_tokenizer(options);
+  if (loaded.tokenizer) check_vocabulary(loaded);
+  const fs::path generation = directory_of(options.model) / "generation_config.json";
+  const Json json = fs::exists(generation) && !is_gguf(options.model) ? read_json_file(generation) : Json::object();
+  loaded.defaults = sampling_defaults(json, generation.string());
+  loaded.stop_tokens = collect_stop_tokens(loaded, json, generation.string());
+  if (loaded.has_vision())
+    loaded.image_processor =
+        media::image_processor_config(directory_of(options.model), loaded.config().vision->image_size);
+  if (options.check_memory && options.device.is_cpu())
+    check_memory(*loaded.source, loaded.dtype, options.context_tokens, available_memory_bytes(), loaded.name);
+  loaded.model = model::Model::load(*loaded.source, {loaded.dtype, loaded.device});
+  for (const fs::path& dir : options.adapters)
+    loaded.model->add_adapter(checkpoint::open_adapter(dir, loaded.config()));
+  return loaded;
+}
+
+}  // namespace puna::engine

@@ -1,0 +1,76 @@
+#include "engine/prompt.h"
+
+#include "base/error.h"
+#include "io/file.h"
+
+namespace puna::engine {
+namespace {
+
+// FNV-1a over 8-byte words of the pixels, then the bytes that are left.
+uint64_t hash_pixels(const at::Tensor& pixels) {
+  const auto* bytes = static_cast<const uint8_t*>(pixels.const_data_ptr());
+  const size_t size = static_cast<size_t>(pixels.nbytes());
+  uint64_t hash = 0xcbf29ce484222325ull ^ size;
+  for (size_t i = 0; i < size; i += 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, bytes + i, std::min<size_t>(8, size - i));
+    hash = (hash ^ word) * 0x100000001b3ull;
+    hash ^= hash >> 29;
+  }
+  return hash;
+}
+
+}  // namespace
+
+void check_images(const LoadedModel& loaded, size_t count) {
+  if (count > 0 && !loaded.has_vision())
+    fail(loaded.name, "is a text-only model and cannot take images; leave out --image, or use a model with vision");
+  if (count > kMaxImages) fail("--image", "{} images in one prompt; the limit is {}", count, kMaxImages);
+}
+
+EncodedImage encode_image(const LoadedModel& loaded, const io::Image& image) {
+  check_images(loaded, 1);
+  const c10::InferenceMode guard;
+  const media::TiledImage tiled = media::process_image(image, loaded.image_processor);
+  const at::Tensor pixels = tiled.pixels.contiguous();
+  EncodedImage encoded;
+  encoded.tiles = {tiled.rows, tiled.columns, static_cast<int>(loaded.config().vision->tokens_per_tile())};
+  encoded.key = hash_pixels(pixels);
+  encoded.features = loaded.model->encode_images(pixels);
+  return encoded;
+}
+
+EncodedImage encode_image_file(const LoadedModel& loaded, const std::filesystem::path& path) {
+  const io::ImageLimits limits;
+  const std::string bytes = io::read_file(path, limits.max_bytes);
+  return encode_image(loaded, io::decode_image(std::as_bytes(std::span(bytes)), path.string(), limits));
+}
+
+Prompt chat_prompt(const LoadedModel& loaded, const std::vector<text::Message>& messages,
+                   const std::vector<EncodedImage>& images, const text::ChatOptions& options) {
+  check_images(loaded, images.size());
+  std::vector<text::ImageTiles> tiles;
+  std::vector<at::Tensor> features;
+  Prompt prompt;
+  for (const EncodedImage& image : images) {
+    tiles.push_back(image.tiles);
+    features.push_back(image.features);
+    prompt.image_keys.push_back(image.key);
+    prompt.image_rows.push_back(image.features.size(0));
+  }
+  prompt.tokens = text::encode_chat(*loaded.tokenizer, messages, tiles, options);
+  const c10::InferenceMode guard;
+  if (!features.empty()) prompt.features = at::cat(features);
+  return prompt;
+}
+
+Prompt raw_prompt(const LoadedModel& loaded, std::string_view text) {
+  Prompt prompt;
+  if (const auto bos = loaded.tokenizer->special("<|begin_of_text|>")) prompt.tokens.push_back(*bos);
+  const auto ids = loaded.tokenizer->encode(text);
+  prompt.tokens.insert(prompt.tokens.end(), ids.begin(), ids.end());
+  if (prompt.tokens.empty()) fail("--prompt", "is empty, and this vocabulary has no <|begin_of_text|>; give some text");
+  return prompt;
+}
+
+}  // namespace puna::engine

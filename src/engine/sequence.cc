@@ -1,0 +1,117 @@
+#include "engine/sequence.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "base/error.h"
+
+namespace puna::engine {
+namespace {
+
+constexpr uint64_t kImageBit = uint64_t{1} << 63;
+
+at::Tensor to_tokens(std::span<const TokenId> tokens, at::Device device) {
+  at::Tensor ids = at::empty({static_cast<int64_t>(tokens.size())}, at::kLong);
+  std::copy(tokens.begin(), tokens.end(), ids.mutable_data_ptr<int64_t>());
+  return ids.to(device);
+}
+
+}  // namespace
+
+Sequence::Sequence(const LoadedModel& loaded) : loaded_(loaded) {
+  const int64_t longest = loaded.config().text.max_position_embeddings;
+  limit_ = longest > 0 ? longest : std::numeric_limits<int64_t>::max();
+  reset();
+}
+
+void Sequence::reset() {
+  const c10::InferenceMode guard;
+  cache_ = std::make_unique<model::KvCache>(loaded_.config().text, loaded_.dtype, loaded_.device);
+  keys_.clear();
+}
+
+// A patch position counts as equal only when the same row of the same image was there.
+std::vector<uint64_t> Sequence::content_keys(const Prompt& prompt) const {
+  std::vector<uint64_t> keys(prompt.tokens.begin(), prompt.tokens.end());
+  const auto patch = static_cast<TokenId>(loaded_.config().image_token_id);
+  size_t image = 0;
+  int64_t row = 0;
+  for (size_t i = 0; i < keys.size() && image < prompt.image_keys.size(); ++i) {
+    if (prompt.tokens[i] != patch) continue;
+    keys[i] = (prompt.image_keys[image] + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15ull) | kImageBit;
+    if (++row == prompt.image_rows[image]) ++image, row = 0;
+  }
+  return keys;
+}
+
+// Cuts the cache to what it shares with `wanted`, at most all but the last token, whose logits are needed. Chunked
+// layers keep the current chunk alone, so a cut before its start is a cut to nothing.
+int64_t Sequence::reuse(const std::vector<uint64_t>& wanted) {
+  const auto [mine, theirs] = std::mismatch(keys_.begin(), keys_.end(), wanted.begin(), wanted.end());
+  int64_t common = std::min<int64_t>(mine - keys_.begin(), static_cast<int64_t>(wanted.size()) - 1);
+  if (common < length()) {
+    const int64_t chunk = loaded_.config().text.attention_chunk_size;
+    if (common < (length() - 1) / chunk * chunk) common = 0;
+    cache_->truncate(common);
+    keys_.resize(static_cast<size_t>(common));
+  }
+  return common;
+}
+
+at::Tensor Sequence::forward(std::span<const TokenId> tokens, const at::Tensor& features, bool all_logits) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  model::Batch batch;
+  batch.tokens = to_tokens(tokens, loaded_.device);
+  batch.sequence_begin = {0, count};
+  batch.first_position = {length()};
+  batch.caches = {cache_.get()};
+  batch.image_features = features;
+  if (!all_logits && count > 1) batch.output_rows = at::full({1}, count - 1, batch.tokens.options());
+  try {
+    return loaded_.model->forward(batch).to(at::kCPU, at::kFloat).contiguous();
+  } catch (...) {
+    reset();  // layers may differ in length now
+    throw;
+  }
+}
+
+std::optional<std::span<const float>> Sequence::prefill(const Prompt& prompt, const PrefillOptions& options) {
+  const c10::InferenceMode guard;
+  const auto total = static_cast<int64_t>(prompt.tokens.size());
+  PUNA_CHECK(total > 0, "an empty prompt");
+  if (total > limit_)
+    fail(loaded_.name, "the prompt has {} tokens and the model's context is {}; shorten the prompt", total, limit_);
+  const std::vector<uint64_t> wanted = content_keys(prompt);
+  reused_ = options.all_logits ? (reset(), 0) : reuse(wanted);
+  const auto patch = static_cast<TokenId>(loaded_.config().image_token_id);
+  const auto patches = [&](int64_t from, int64_t to) {
+    return prompt.features.defined() ? std::count(prompt.tokens.begin() + from, prompt.tokens.begin() + to, patch) : 0;
+  };
+  int64_t feature_row = patches(0, reused_);
+  at::Tensor logits;
+  for (int64_t at = reused_; at < total;) {
+    if (options.cancel && *options.cancel) return std::nullopt;
+    const int64_t count = std::min(options.piece_tokens, total - at);
+    const int64_t rows = patches(at, at + count);
+    at::Tensor features = rows > 0 ? prompt.features.narrow(0, feature_row, rows) : at::Tensor();
+    logits = forward(std::span(prompt.tokens).subspan(static_cast<size_t>(at), static_cast<size_t>(count)), features,
+                     options.all_logits);
+    if (options.on_logits) options.on_logits(at, logits);
+    keys_.insert(keys_.end(), wanted.begin() + at, wanted.begin() + at + count);
+    at += count;
+    feature_row += rows;
+    if (options.on_progress) options.on_progress(at - reused_, total - reused_);
+  }
+  logits_ = logits[-1];
+  return std::span(logits_.const_data_ptr<float>(), static_cast<size_t>(logits_.numel()));
+}
+
+std::span<const float> Sequence::step(TokenId id) {
+  const c10::InferenceMode guard;
+  PUNA_CHECK(!full(), "the context of {} tokens is full", limit_);
+  logits_ = forward(std::span(&id, 1), {}, false)[0];
+  keys_.push_back(static_cast<uint64_t>(id));
+  return std::span(logits_.const_data_ptr<float>(), static_cast<size_t>(logits_.numel()));
+}
+
+}  // namespace puna::engine
