@@ -1,7 +1,6 @@
 #include "base/json.h"
 
 #include <fstream>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -10,31 +9,66 @@
 namespace puna {
 namespace {
 
-constexpr int kMaxDepth = 128;
+constexpr size_t kMaxDepth = 128;
+
+/// Builds the document from the parser's events; the object under construction itself tells of duplicate keys.
+class DocumentBuilder : public nlohmann::json_sax<Json> {
+ public:
+  DocumentBuilder(Json& root, std::string_view where) : root_(root), where_(where) {}
+
+  bool null() override { return add(nullptr), true; }
+  bool boolean(bool value) override { return add(value), true; }
+  bool number_integer(int64_t value) override { return add(value), true; }
+  bool number_unsigned(uint64_t value) override { return add(value), true; }
+  bool number_float(double value, const std::string&) override { return add(value), true; }
+  bool string(std::string& value) override { return add(std::move(value)), true; }
+  bool binary(Json::binary_t&) override { return false; }  // JSON text has none
+  bool start_object(size_t) override { return open(Json::object()); }
+  bool start_array(size_t) override { return open(Json::array()); }
+  bool end_object() override { return open_.pop_back(), true; }
+  bool end_array() override { return open_.pop_back(), true; }
+
+  bool key(std::string& name) override {
+    auto& object = open_.back()->get_ref<Json::object_t&>();
+    const auto [entry, is_new] = object.try_emplace(std::move(name), nullptr);
+    if (!is_new) fail(where_, "the key '{}' appears twice in one object", entry->first.substr(0, 200));
+    value_ = &entry->second;
+    return true;
+  }
+
+  bool parse_error(size_t, const std::string&, const nlohmann::detail::exception& e) override {
+    std::string_view reason = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
+    if (const auto end = reason.find("] "); end != std::string_view::npos) reason.remove_prefix(end + 2);
+    fail(where_, "not valid JSON: {}", reason.substr(0, 300));
+  }
+
+ private:
+  /// Puts the value where the parser is: the root, the end of the open array, or behind the last key.
+  Json& add(Json&& value) {
+    if (open_.empty()) return root_ = std::move(value);
+    if (open_.back()->is_array()) return open_.back()->emplace_back(std::move(value));
+    return *value_ = std::move(value);
+  }
+
+  bool open(Json&& value) {
+    open_.push_back(&add(std::move(value)));
+    if (open_.size() > kMaxDepth) fail(where_, "the JSON is nested deeper than {} levels", kMaxDepth);
+    return true;
+  }
+
+  Json& root_;
+  std::string_view where_;
+  std::vector<Json*> open_;  // open objects and arrays, innermost last
+  Json* value_ = nullptr;    // of the last key
+};
 
 }  // namespace
 
 Json parse_json(std::string_view text, std::string_view where) {
-  std::vector<std::set<std::string, std::less<>>> keys;  // of each open object
-  const auto callback = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (depth > kMaxDepth) fail(where, "the JSON is nested deeper than {} levels", kMaxDepth);
-    if (event == Json::parse_event_t::object_start) {
-      keys.emplace_back();
-    } else if (event == Json::parse_event_t::object_end) {
-      keys.pop_back();
-    } else if (event == Json::parse_event_t::key) {
-      const auto& key = value.get_ref<const std::string&>();
-      if (!keys.back().insert(key).second) fail(where, "the key '{}' appears twice in one object", key.substr(0, 200));
-    }
-    return true;
-  };
-  try {
-    return Json::parse(text, callback);
-  } catch (const Json::exception& e) {
-    std::string_view reason = e.what();  // "[json.exception.parse_error.101] parse error at line 1, column 2: ..."
-    if (const auto end = reason.find("] "); end != std::string_view::npos) reason.remove_prefix(end + 2);
-    fail(where, "not valid JSON: {}", reason.substr(0, 300));
-  }
+  Json root;
+  DocumentBuilder builder(root, where);
+  Json::sax_parse(text, &builder);
+  return root;
 }
 
 Json read_json_file(const std::filesystem::path& path, int64_t max_bytes) {

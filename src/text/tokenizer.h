@@ -28,6 +28,7 @@ class Tokenizer {
                                                          const std::vector<std::string>& specials = {});
   /// Hugging Face tokenizer.json (BPE, byte level).
   static std::shared_ptr<const Tokenizer> from_hf_json(const std::filesystem::path& path);
+  static std::shared_ptr<const Tokenizer> from_hf_json(const Json& json, std::string_view where);
   /// GGUF metadata (tokenizer.ggml.*, model "gpt2", pre "llama4").
   static std::shared_ptr<const Tokenizer> from_gguf(const Json& metadata, std::string_view where);
   /// The tokenizer beside a checkpoint: tokenizer.json, else tokenizer.model; Error when neither is there.
