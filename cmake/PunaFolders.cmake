@@ -26,6 +26,12 @@ endfunction()
 # Links a target against LibTorch and gives it the shared precompiled ATen header.
 function(puna_use_torch target)
   target_link_libraries(${target} PUBLIC puna_torch)
+  get_target_property(type ${target} TYPE)
+  if(type STREQUAL "EXECUTABLE")
+    # The header is compiled with -fPIC; an executable's own -fPIE would not match it.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
+  endif()
   if(NOT PUNA_FUZZ)
     target_precompile_headers(${target} REUSE_FROM puna_torch_pch)
   endif()

@@ -1,0 +1,241 @@
+#include "checkpoint/stored_matrix.h"
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Float8_e4m3fn.h>
+#include <c10/util/Float8_e5m2.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#include "base/error.h"
+
+namespace puna::checkpoint {
+namespace {
+
+using c10::ScalarType;
+
+template <typename T>
+T load_unaligned(const std::byte* from) {
+  T value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+/// Calls f with a value of the C++ type that `dtype` stands for.
+template <typename F>
+void with_loadable_type(ScalarType dtype, F f) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return f(double{});
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::Half:
+      return f(c10::Half{});
+    case ScalarType::BFloat16:
+      return f(c10::BFloat16{});
+    default:
+      PUNA_CHECK(false, "cannot load as {}", c10::toString(dtype));
+  }
+}
+
+template <typename F>
+void with_stored_type(ScalarType dtype, F f) {
+  if (dtype == ScalarType::Float8_e4m3fn) return f(c10::Float8_e4m3fn{});
+  if (dtype == ScalarType::Float8_e5m2) return f(c10::Float8_e5m2{});
+  with_loadable_type(dtype, f);
+}
+
+template <typename From, typename To>
+void convert(const std::byte* from, To* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const From value = load_unaligned<From>(from + i * sizeof(From));
+    if constexpr (std::is_same_v<From, double>)
+      to[i] = static_cast<To>(value);
+    else
+      to[i] = static_cast<To>(static_cast<float>(value));
+  }
+}
+
+/// `count` values of `stored` type into `out` as `dtype`.
+void convert_values(const std::byte* from, ScalarType stored, ScalarType dtype, void* out, int64_t count) {
+  if (stored == dtype) {
+    std::memcpy(out, from, count * c10::elementSize(dtype));
+    return;
+  }
+  with_stored_type(stored, [&](auto from_type) {
+    with_loadable_type(
+        dtype, [&](auto to_type) { convert<decltype(from_type)>(from, static_cast<decltype(to_type)*>(out), count); });
+  });
+}
+
+class PlainMatrix final : public StoredMatrix {
+ public:
+  PlainMatrix(int64_t rows, int64_t cols, ScalarType stored, std::span<const std::byte> bytes,
+              std::shared_ptr<const void> owner)
+      : StoredMatrix(rows, cols, std::move(owner)), stored_(stored), bytes_(bytes) {}
+
+  void read(int64_t begin, int64_t end, ScalarType dtype, void* out) const override {
+    const auto* from = bytes_.data() + begin * cols() * c10::elementSize(stored_);
+    convert_values(from, stored_, dtype, out, (end - begin) * cols());
+  }
+
+  const void* bytes_as(ScalarType dtype) const override {
+    const bool aligned = reinterpret_cast<uintptr_t>(bytes_.data()) % c10::elementSize(stored_) == 0;
+    return dtype == stored_ && aligned ? bytes_.data() : nullptr;
+  }
+
+ private:
+  ScalarType stored_;
+  std::span<const std::byte> bytes_;
+};
+
+/// Shared by everything that decodes to FP32 first: FP32 results are written in place, others through a buffer.
+template <typename DecodeRow>
+void decode_rows(int64_t begin, int64_t end, int64_t cols, ScalarType dtype, void* out, DecodeRow decode_row) {
+  if (dtype == ScalarType::Float) {
+    for (int64_t r = begin; r < end; ++r) decode_row(r, static_cast<float*>(out) + (r - begin) * cols);
+    return;
+  }
+  std::vector<float> buffer(cols);
+  const int64_t row_bytes = cols * static_cast<int64_t>(c10::elementSize(dtype));
+  for (int64_t r = begin; r < end; ++r) {
+    decode_row(r, buffer.data());
+    convert_values(reinterpret_cast<const std::byte*>(buffer.data()), ScalarType::Float, dtype,
+                   static_cast<std::byte*>(out) + (r - begin) * row_bytes, cols);
+  }
+}
+
+float scale_at(const Quantised& q, int64_t index) {
+  switch (q.scale_dtype) {
+    case DType::F64:
+      return static_cast<float>(load_unaligned<double>(q.scales.data() + index * 8));
+    case DType::F32:
+      return load_unaligned<float>(q.scales.data() + index * 4);
+    case DType::F16:
+      return load_unaligned<c10::Half>(q.scales.data() + index * 2);
+    default:
+      return load_unaligned<c10::BFloat16>(q.scales.data() + index * 2);
+  }
+}
+
+template <typename Fp8>
+std::array<float, 256> fp8_table() {
+  std::array<float, 256> table;
+  for (int i = 0; i < 256; ++i) table[i] = static_cast<float>(Fp8(static_cast<uint8_t>(i), Fp8::from_bits()));
+  return table;
+}
+
+class QuantisedMatrix final : public StoredMatrix {
+ public:
+  QuantisedMatrix(int64_t rows, int64_t cols, const Quantised& quantised, std::shared_ptr<const void> owner)
+      : StoredMatrix(rows, cols, std::move(owner)), q_(quantised) {}
+
+  void read(int64_t begin, int64_t end, ScalarType dtype, void* out) const override {
+    decode_rows(begin, end, cols(), dtype, out, [&](int64_t r, float* row) {
+      decode_values(q_.values.data() + r * q_.row_bytes, row);
+      scale_row(r, row);
+    });
+  }
+
+ private:
+  void decode_values(const std::byte* from, float* row) const {
+    static const auto e4m3 = fp8_table<c10::Float8_e4m3fn>();
+    static const auto e5m2 = fp8_table<c10::Float8_e5m2>();
+    const auto* u8 = reinterpret_cast<const uint8_t*>(from);
+    const int64_t n = cols();
+    // Words are little-endian with the low bits first, so packed values are in byte order.
+    switch (q_.coding) {
+      case Coding::kPacked4:
+        for (int64_t c = 0; c < n; ++c) row[c] = static_cast<float>(((u8[c / 2] >> (c % 2 * 4)) & 15) - 8);
+        break;
+      case Coding::kPacked8:
+        for (int64_t c = 0; c < n; ++c) row[c] = static_cast<float>(u8[c] - 128);
+        break;
+      case Coding::kInt8:
+        for (int64_t c = 0; c < n; ++c) row[c] = static_cast<float>(static_cast<int8_t>(u8[c]));
+        break;
+      case Coding::kFp8E4M3:
+        for (int64_t c = 0; c < n; ++c) row[c] = e4m3[u8[c]];
+        break;
+      case Coding::kFp8E5M2:
+        for (int64_t c = 0; c < n; ++c) row[c] = e5m2[u8[c]];
+        break;
+    }
+  }
+
+  void scale_row(int64_t r, float* row) const {
+    const int64_t groups = (cols() + q_.block_cols - 1) / q_.block_cols;
+    for (int64_t g = 0; g < groups; ++g) {
+      const float scale = scale_at(q_, r / q_.block_rows * groups + g);
+      const float zero = zero_at(r / q_.block_rows, g, groups);
+      const int64_t last = std::min(cols(), (g + 1) * q_.block_cols);
+      for (int64_t c = g * q_.block_cols; c < last; ++c) row[c] = (row[c] - zero) * scale;
+    }
+  }
+
+  float zero_at(int64_t r, int64_t g, int64_t groups) const {
+    if (q_.zero_points.empty()) return 0;
+    if (q_.coding != Coding::kPacked4 && q_.coding != Coding::kPacked8)
+      return load_unaligned<int8_t>(q_.zero_points.data() + r * groups + g);
+    const int bits = q_.coding == Coding::kPacked4 ? 4 : 8;
+    const int per_word = 32 / bits;
+    const auto word = load_unaligned<uint32_t>(q_.zero_points.data() + (r / per_word * groups + g) * 4);
+    const int value = (word >> (r % per_word * bits)) & ((1 << bits) - 1);
+    return static_cast<float>(value - (1 << (bits - 1)));
+  }
+
+  Quantised q_;
+};
+
+}  // namespace
+
+StoredMatrix::StoredMatrix(int64_t rows, int64_t cols, std::shared_ptr<const void> owner)
+    : rows_(rows), cols_(cols), owner_(std::move(owner)) {}
+
+const void* StoredMatrix::bytes_as(ScalarType) const { return nullptr; }
+
+bool is_loadable(ScalarType dtype) {
+  return dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||
+         dtype == ScalarType::BFloat16;
+}
+
+std::optional<ScalarType> float_scalar_type(DType dtype) {
+  switch (dtype) {
+    case DType::F64:
+      return ScalarType::Double;
+    case DType::F32:
+      return ScalarType::Float;
+    case DType::F16:
+      return ScalarType::Half;
+    case DType::BF16:
+      return ScalarType::BFloat16;
+    case DType::F8E4M3:
+      return ScalarType::Float8_e4m3fn;
+    case DType::F8E5M2:
+      return ScalarType::Float8_e5m2;
+    default:
+      return std::nullopt;
+  }
+}
+
+std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_t first_row, int64_t rows,
+                                              int64_t cols) {
+  const auto row_bytes = dtype_bytes(view.dtype, cols);
+  PUNA_CHECK(row_bytes && (first_row + rows) * *row_bytes <= static_cast<int64_t>(view.bytes.size()),
+             "rows {} + {} of {} columns in '{}'", first_row, rows, cols, view.name);
+  const auto bytes = view.bytes.subspan(first_row * *row_bytes, rows * *row_bytes);
+  const auto stored = float_scalar_type(view.dtype);
+  PUNA_CHECK(stored, "'{}' is {}", view.name, dtype_name(view.dtype));
+  return std::make_shared<PlainMatrix>(rows, cols, *stored, bytes, view.owner);
+}
+
+std::shared_ptr<const StoredMatrix> quantised_matrix(int64_t rows, int64_t cols, const Quantised& quantised,
+                                                     std::shared_ptr<const void> owner) {
+  return std::make_shared<QuantisedMatrix>(rows, cols, quantised, std::move(owner));
+}
+
+}  // namespace puna::checkpoint

@@ -1,0 +1,74 @@
+// Matrices as they lie in files, readable by rows as any float type: plain values, GGUF blocks, scaled integers and
+// FP8.
+#pragma once
+
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+
+#include "io/tensor_file.h"
+
+namespace puna::checkpoint {
+
+/// A stored matrix [rows, cols]. It keeps its file's mapping alive and touches no byte before read().
+class StoredMatrix {
+ public:
+  virtual ~StoredMatrix() = default;
+
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+
+  /// Rows [begin, end) as `dtype` (F64, F32, F16 or BF16), row-major and contiguous, into `out`.
+  virtual void read(int64_t begin, int64_t end, c10::ScalarType dtype, void* out) const = 0;
+
+  /// The stored bytes when they already are `dtype`, row-major and aligned; nullptr otherwise.
+  virtual const void* bytes_as(c10::ScalarType dtype) const;
+
+  const std::shared_ptr<const void>& owner() const { return owner_; }
+
+ protected:
+  StoredMatrix(int64_t rows, int64_t cols, std::shared_ptr<const void> owner);
+
+ private:
+  int64_t rows_, cols_;
+  std::shared_ptr<const void> owner_;
+};
+
+/// Whether load() can make tensors of this type.
+bool is_loadable(c10::ScalarType dtype);
+
+/// The type of a stored plain float; nullopt for integers and GGUF blocks.
+std::optional<c10::ScalarType> float_scalar_type(DType dtype);
+
+/// Rows [first_row, first_row + rows) of `view` seen as a matrix with `cols` columns; plain floats or GGUF blocks.
+std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_t first_row, int64_t rows,
+                                              int64_t cols);
+
+/// How the integers or FP8 values of a quantised matrix are stored.
+enum class Coding {
+  kPacked4,  // int32 words of eight 4-bit values, low bits first, stored with 8 added
+  kPacked8,  // int32 words of four 8-bit values, low bits first, stored with 128 added
+  kInt8,
+  kFp8E4M3,
+  kFp8E5M2,
+};
+
+/// value[r, c] = (q[r, c] - zero[r, c]) * scale[r, c], where scale and zero are shared by blocks of the matrix.
+struct Quantised {
+  Coding coding;
+  std::span<const std::byte> values;  // [rows, row_bytes]
+  int64_t row_bytes = 0;
+  std::span<const std::byte> scales;  // [ceil(rows / block_rows), ceil(cols / block_cols)]
+  DType scale_dtype = DType::F32;     // F32, F16, BF16 or F64
+  int64_t block_rows = 1;
+  int64_t block_cols = 1;
+  std::span<const std::byte> zero_points;  // empty: symmetric. Packed along the rows for packed codings, else int8
+};
+
+std::shared_ptr<const StoredMatrix> quantised_matrix(int64_t rows, int64_t cols, const Quantised& quantised,
+                                                     std::shared_ptr<const void> owner);
+
+}  // namespace puna::checkpoint

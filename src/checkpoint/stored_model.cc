@@ -1,0 +1,48 @@
+#include "checkpoint/stored_model.h"
+
+#include <algorithm>
+#include <map>
+
+#include "base/error.h"
+
+namespace puna::checkpoint {
+
+StoredModel::StoredModel(arch::Llama4Config config, std::vector<arch::ParamRow> rows, std::vector<StoredRow> stored,
+                         std::string format, int64_t stored_bytes)
+    : stored_(std::move(stored)), format_(std::move(format)), stored_bytes_(stored_bytes) {
+  config_ = std::move(config);
+  rows_ = std::move(rows);
+  PUNA_CHECK(rows_.size() == stored_.size(), "{} rows, {} stored", rows_.size(), stored_.size());
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    int64_t elements = 0;
+    for (const Piece& piece : stored_[i].pieces) elements += piece.matrix->rows() * piece.matrix->cols();
+    PUNA_CHECK(elements == c10::multiply_integers(rows_[i].shape), "'{}' has {} stored elements", rows_[i].name,
+               elements);
+    index_.emplace(rows_[i].name, i);
+  }
+}
+
+const StoredRow& StoredModel::stored(const arch::ParamRow& row) const {
+  const auto found = index_.find(row.name);
+  PUNA_CHECK(found != index_.end(), "no parameter '{}'", row.name);
+  return stored_[found->second];
+}
+
+bool StoredModel::is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) const {
+  return mapped_bytes(stored(row), dtype) != nullptr;
+}
+
+at::Tensor StoredModel::load(const arch::ParamRow& row, at::ScalarType dtype) const {
+  PUNA_CHECK(is_loadable(dtype), "'{}' cannot be loaded as {}", row.name, c10::toString(dtype));
+  return load_stored_row(stored(row), row.shape, dtype);
+}
+
+std::string main_dtype_name(const std::vector<io::TensorView>& tensors) {
+  std::map<DType, size_t> bytes;
+  for (const auto& view : tensors) bytes[view.dtype] += view.bytes.size();
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "empty" : std::string(dtype_name(most->first));
+}
+
+}  // namespace puna::checkpoint

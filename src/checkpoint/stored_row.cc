@@ -1,0 +1,124 @@
+#include "checkpoint/stored_row.h"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "base/error.h"
+
+namespace puna::checkpoint {
+namespace {
+
+constexpr int64_t kBlockElements = 256 << 10;
+constexpr int64_t kMinTransposedRows = 64;
+constexpr int64_t kTile = 32;
+constexpr int64_t kElementsPerThread = 4 << 20;
+
+bool is_whole_row(const Piece& piece) {
+  return piece.offset == 0 && piece.col_stride == 1 && piece.row_stride == piece.matrix->cols();
+}
+
+/// out[c * stride + r] = in[r * cols + c] by tiles, so that both sides stay in cache lines.
+template <typename T>
+void write_transposed(const T* in, int64_t rows, int64_t cols, T* out, int64_t stride) {
+  for (int64_t c0 = 0; c0 < cols; c0 += kTile)
+    for (int64_t r0 = 0; r0 < rows; r0 += kTile)
+      for (int64_t c = c0; c < std::min(cols, c0 + kTile); ++c)
+        for (int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) out[c * stride + r] = in[r * cols + c];
+}
+
+void write_transposed(const std::byte* in, int64_t rows, int64_t cols, std::byte* out, int64_t stride,
+                      int64_t element_bytes) {
+  if (element_bytes == 2)
+    write_transposed(reinterpret_cast<const uint16_t*>(in), rows, cols, reinterpret_cast<uint16_t*>(out), stride);
+  else if (element_bytes == 4)
+    write_transposed(reinterpret_cast<const uint32_t*>(in), rows, cols, reinterpret_cast<uint32_t*>(out), stride);
+  else
+    write_transposed(reinterpret_cast<const uint64_t*>(in), rows, cols, reinterpret_cast<uint64_t*>(out), stride);
+}
+
+/// Rows [begin, end) of the piece into the row's tensor at `out`.
+void copy_block(const Piece& piece, int64_t begin, int64_t end, c10::ScalarType dtype, std::byte* out) {
+  const auto& matrix = *piece.matrix;
+  const int64_t cols = matrix.cols();
+  const int64_t element = static_cast<int64_t>(c10::elementSize(dtype));
+  std::byte* target = out + (piece.offset + begin * piece.row_stride) * element;
+  if (piece.col_stride == 1 && piece.row_stride == cols) {
+    matrix.read(begin, end, dtype, target);
+  } else if (piece.col_stride == 1) {
+    for (int64_t r = begin; r < end; ++r, target += piece.row_stride * element) matrix.read(r, r + 1, dtype, target);
+  } else {
+    PUNA_CHECK(piece.row_stride == 1, "strides {} and {}", piece.row_stride, piece.col_stride);
+    const auto buffer = std::make_unique_for_overwrite<std::byte[]>((end - begin) * cols * element);
+    matrix.read(begin, end, dtype, buffer.get());
+    write_transposed(buffer.get(), end - begin, cols, target, piece.col_stride, element);
+  }
+}
+
+/// Runs work(0..count-1) on up to `threads` threads; the first exception is rethrown.
+void run_parallel(int64_t count, int64_t threads, const std::function<void(int64_t)>& work) {
+  std::atomic<int64_t> next = 0;
+  std::exception_ptr error;
+  std::mutex mutex;
+  auto loop = [&] {
+    try {
+      for (int64_t i; (i = next++) < count;) work(i);
+    } catch (...) {
+      std::lock_guard lock(mutex);
+      if (!error) error = std::current_exception();
+      next = count;
+    }
+  };
+  {
+    std::vector<std::jthread> helpers;
+    for (int64_t t = 1; t < std::min(threads, count); ++t) helpers.emplace_back(loop);
+    loop();
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+struct Block {
+  const Piece* piece;
+  int64_t begin, end;
+};
+
+std::vector<Block> blocks_of(const StoredRow& row) {
+  std::vector<Block> blocks;
+  for (const Piece& piece : row.pieces) {
+    const int64_t rows = piece.matrix->rows();
+    const int64_t least = piece.col_stride == 1 ? 1 : kMinTransposedRows;
+    const int64_t step = std::max(least, kBlockElements / std::max<int64_t>(1, piece.matrix->cols()));
+    for (int64_t r = 0; r < rows; r += step) blocks.push_back({&piece, r, std::min(rows, r + step)});
+  }
+  return blocks;
+}
+
+}  // namespace
+
+const void* mapped_bytes(const StoredRow& row, c10::ScalarType dtype) {
+  if (row.pieces.size() != 1 || !is_whole_row(row.pieces[0])) return nullptr;
+  return row.pieces[0].matrix->bytes_as(dtype);
+}
+
+at::Tensor load_stored_row(const StoredRow& row, at::IntArrayRef shape, c10::ScalarType dtype) {
+  if (const void* bytes = mapped_bytes(row, dtype)) {
+    // from_blob wants a mutable pointer; the mapping is read-only and load()'s contract forbids writing.
+    return at::from_blob(
+        const_cast<void*>(bytes), shape, [owner = row.pieces[0].matrix->owner()](void*) {}, at::TensorOptions(dtype));
+  }
+  at::Tensor result = at::empty(shape, at::TensorOptions(dtype));
+  auto* out = static_cast<std::byte*>(result.data_ptr());
+  const auto blocks = blocks_of(row);
+  const int64_t threads = std::clamp<int64_t>(result.numel() / kElementsPerThread, 1, at::get_num_threads());
+  run_parallel(static_cast<int64_t>(blocks.size()), threads,
+               [&](int64_t i) { copy_block(*blocks[i].piece, blocks[i].begin, blocks[i].end, dtype, out); });
+  return result;
+}
+
+}  // namespace puna::checkpoint
