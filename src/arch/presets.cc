@@ -53,20 +53,19 @@ Llama4Config maverick() {
   return c;
 }
 
-// Known of Behemoth: 288B active, nearly 2T in all, 16 experts. Chosen here: Scout's shape (every layer with experts,
-// 1:1 shared and routed width) scaled to fit both sums.
+// Known of Behemoth: 288B active, nearly 2T in all, 16 experts. Chosen here: Scout's shape (experts in every layer, as
+// wide as the shared one), with widths that meet both sums.
 Llama4Config behemoth() {
   Llama4Config c = released();
   TextConfig& t = c.text;
-  t.hidden_size = 16384;
-  t.num_attention_heads = 128;
-  t.num_key_value_heads = 16;
-  t.intermediate_size = 22528;
-  t.intermediate_size_mlp = 45056;
+  t.hidden_size = 14336;
+  t.num_attention_heads = 112;
+  t.intermediate_size = 20480;
+  t.intermediate_size_mlp = 40960;
   t.num_local_experts = 16;
-  set_layers(t, 100, 1);
+  set_layers(t, 128, 1);
   c.notes.push_back(
-      "Behemoth's sizes are unpublished: these are Puna's choice to give 288B active and about 2T parameters with 16 "
+      "Behemoth's sizes are unpublished: these are Puna's choice, to give 288B active and about 2T parameters with 16 "
       "experts");
   return c;
 }
