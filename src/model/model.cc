@@ -1,0 +1,87 @@
+#include "model/model.h"
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+#include "base/error.h"
+#include "model/parts.h"
+#include "model/text_model.h"
+#include "model/vision_model.h"
+
+namespace puna::model {
+namespace {
+
+// Without gradients the autograd dispatch is left out altogether: it costs a small model a fifth of its decode time.
+struct NoGradient {
+  at::NoGradGuard no_grad;
+  at::AutoDispatchBelowADInplaceOrView below;
+};
+
+}  // namespace
+
+struct Model::Impl {
+  arch::Llama4Config config;
+  LoadOptions options;
+  Weights weights;
+  std::optional<TextModel> text;
+  std::optional<VisionModel> vision;
+
+  bool needs_gradient(const at::Tensor& input) const {
+    if (!ops::recording()) return false;
+    if (input.defined() && input.requires_grad()) return true;
+    return std::ranges::any_of(weights, [](const auto& entry) {
+      return entry.second.dense.requires_grad() || std::ranges::any_of(entry.second.adapters, [](const auto& low) {
+               return low.a.requires_grad() || low.b.requires_grad();
+             });
+    });
+  }
+};
+
+Model::Model(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Model::~Model() = default;
+
+std::unique_ptr<Model> Model::load(const checkpoint::ModelSource& source, const LoadOptions& options) {
+  if (options.device.is_cuda() && !at::hasCUDA())
+    fail("device", "this LibTorch has no CUDA, or there is no GPU; use --device cpu, or install a CUDA build of torch");
+  auto impl = std::make_unique<Impl>();
+  impl->config = source.config();
+  impl->options = options;
+  for (const arch::ParamRow& row : source.rows()) {
+    at::Tensor dense = source.load(row, options.dtype).to(options.device);
+    PUNA_CHECK(dense.sizes() == at::IntArrayRef(row.shape), "'{}' was loaded in another shape", row.name);
+    impl->weights[row.name] = {row.name, std::move(dense), {}};
+  }
+  impl->text.emplace(impl->config, impl->weights);
+  if (impl->config.vision) impl->vision.emplace(*impl->config.vision, impl->weights, options.device);
+  return std::unique_ptr<Model>(new Model(std::move(impl)));
+}
+
+const arch::Llama4Config& Model::config() const { return impl_->config; }
+
+at::Tensor Model::forward(const Batch& batch, Trace* trace) const {
+  std::optional<NoGradient> guard;
+  if (!impl_->needs_gradient(batch.image_features)) guard.emplace();
+  return impl_->text->forward(batch, trace);
+}
+
+at::Tensor Model::encode_images(const at::Tensor& pixels, Trace* trace) const {
+  if (!impl_->vision) fail("model", "this model has no vision tower; it takes text only");
+  std::optional<NoGradient> guard;
+  if (!impl_->needs_gradient(pixels)) guard.emplace();
+  return impl_->vision->forward(pixels, trace);
+}
+
+void Model::add_adapter(const checkpoint::Adapter& adapter) {
+  for (const checkpoint::AdapterWeight& addition : adapter.weights)
+    if (!impl_->weights.contains(addition.parameter))
+      fail("adapter " + adapter.name, "the model has no parameter '{}'", addition.parameter);
+  const auto place = [&](const at::Tensor& t) { return t.to(impl_->options.device, impl_->options.dtype); };
+  for (const checkpoint::AdapterWeight& addition : adapter.weights)
+    impl_->weights.at(addition.parameter).adapters.push_back({place(addition.a), place(addition.b), addition.scale});
+}
+
+const std::map<std::string, ops::Weight>& Model::weights() const { return impl_->weights; }
+std::map<std::string, ops::Weight>& Model::weights() { return impl_->weights; }
+
+}  // namespace puna::model

@@ -1,0 +1,49 @@
+// The text model: embedding, layers by the plan, final norm and head (SPEC 3).
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "arch/layer_plan.h"
+#include "model/parts.h"
+#include "model/step.h"
+#include "ops/weight.h"
+
+namespace puna::model {
+
+class TextModel {
+ public:
+  /// Keeps references into `weights`; `patch_token` is the id whose embeddings image features replace.
+  TextModel(const arch::Llama4Config& config, const Weights& weights);
+
+  /// Logits [R, V] of the batch's output rows.
+  at::Tensor forward(const Batch& batch, Trace* trace) const;
+
+ private:
+  struct Ffn {
+    const ops::Weight *gate, *up, *down;
+  };
+  struct Layer {
+    arch::LayerPlan plan;
+    const ops::Weight *input_norm, *q, *k, *v, *o, *post_norm;
+    Ffn ffn;                                     // dense, or the shared expert
+    const ops::Weight *router, *gate_up, *down;  // routed experts; null in dense layers
+  };
+
+  at::Tensor embed(const Step& step) const;
+  at::Tensor attention(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace) const;
+  at::Tensor attend(const Layer& layer, const at::Tensor& q_THK, const at::Tensor& k_TGK, const at::Tensor& v_TGK,
+                    const Step& step) const;
+  at::Tensor experts(const Layer& layer, const at::Tensor& x_TD, Trace* trace) const;
+  static at::Tensor feed_forward(const Ffn& ffn, const at::Tensor& x_TD);
+
+  const arch::TextConfig config_;
+  const int64_t patch_token_;
+  std::vector<Layer> layers_;
+  const ops::Weight *embedding_, *norm_, *head_;
+  std::vector<double> frequencies_;  // [K/2]
+};
+
+}  // namespace puna::model

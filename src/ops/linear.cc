@@ -1,0 +1,70 @@
+#include "ops/linear.h"
+
+#include "base/error.h"
+#include "ops/grad.h"
+
+namespace puna::ops {
+namespace {
+
+at::Tensor plus(at::Tensor sum, const at::Tensor& term) { return recording() ? sum + term : sum.add_(term); }
+
+at::Tensor low_rank(const at::Tensor& x, const at::Tensor& a, const at::Tensor& b, double scale) {
+  return at::mm(at::mm(x, a.t()), b.t()) * scale;
+}
+
+// The experts' matrices; one node of the autograd graph for all of them, not one full-size gradient for each.
+std::vector<at::Tensor> experts_of(const at::Tensor& stacked) { return stacked.unbind(0); }
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const Weight& weight, const at::Tensor& bias) {
+  PUNA_CHECK(x.dim() == 2 && weight.dense.dim() == 2 && x.size(1) == weight.dense.size(1),
+             "linear '{}': x has {} columns, the weight takes {}", weight.name, x.size(-1), weight.dense.size(-1));
+  const at::Tensor w = weight.dense.t();
+  at::Tensor y = bias.defined() ? at::addmm(bias, x, w) : at::mm(x, w);
+  for (const LowRank& adapter : weight.adapters) y = plus(y, low_rank(x, adapter.a, adapter.b, adapter.scale));
+  return y;
+}
+
+at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::vector<int64_t>& offsets) {
+  const at::Tensor& dense = weight.dense;
+  PUNA_CHECK(x.dim() == 2 && dense.dim() == 3 && x.size(1) == dense.size(1),
+             "grouped linear '{}': x has {} columns, the experts take {}", weight.name, x.size(-1), dense.size(1));
+  const int64_t num_experts = dense.size(0);
+  PUNA_CHECK(static_cast<int64_t>(offsets.size()) == num_experts + 1 && offsets.back() == x.size(0),
+             "grouped linear '{}': {} offsets for {} experts", weight.name, offsets.size(), num_experts);
+  const bool grad = recording();
+  const auto experts = grad ? experts_of(dense) : std::vector<at::Tensor>();
+  std::vector<std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> adapters;
+  if (grad)
+    for (const LowRank& adapter : weight.adapters) adapters.emplace_back(experts_of(adapter.a), experts_of(adapter.b));
+
+  std::vector<at::Tensor> pieces;
+  at::Tensor out = grad ? at::Tensor() : at::empty({x.size(0), dense.size(2)}, x.options());
+  for (int64_t e = 0; e < num_experts; ++e) {
+    const int64_t rows = offsets[e + 1] - offsets[e];
+    if (rows == 0) continue;
+    const at::Tensor x_e = rows == x.size(0) ? x : x.narrow(0, offsets[e], rows);
+    at::Tensor y_e;
+    if (grad) {
+      y_e = at::mm(x_e, experts[e]);
+    } else {
+      y_e = out.narrow(0, offsets[e], rows);
+      at::mm_out(y_e, x_e, dense.select(0, e));
+    }
+    for (size_t i = 0; i < weight.adapters.size(); ++i) {
+      const LowRank& adapter = weight.adapters[i];
+      const at::Tensor a = grad ? adapters[i].first[e] : adapter.a.select(0, e);
+      const at::Tensor b = grad ? adapters[i].second[e] : adapter.b.select(0, e);
+      y_e = plus(y_e, low_rank(x_e, a, b, adapter.scale));
+    }
+    if (grad) pieces.push_back(y_e);
+  }
+  return grad ? at::cat(pieces) : out;
+}
+
+at::Tensor swiglu(at::Tensor gate, const at::Tensor& up) {
+  return recording() ? at::silu(gate) * up : at::silu_(gate).mul_(up);
+}
+
+}  // namespace puna::ops

@@ -1,0 +1,23 @@
+// Products with a Weight: plain rows, and rows grouped by expert.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "ops/weight.h"
+
+namespace puna::ops {
+
+/// [T, in] -> [T, out]: x W^T, plus the weight's adapters, plus `bias` [out] when defined.
+at::Tensor linear(const at::Tensor& x, const Weight& weight, const at::Tensor& bias = {});
+
+/// [N, in] -> [N, out], rows sorted by expert: rows offsets[e] to offsets[e + 1] are multiplied by weight.dense[e]
+/// ([E, in, out]). `offsets` has E + 1 entries, from 0 to N. Experts without rows are not touched.
+at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::vector<int64_t>& offsets);
+
+/// silu(gate) * up. May overwrite `gate` when no gradient is recorded.
+at::Tensor swiglu(at::Tensor gate, const at::Tensor& up);
+
+}  // namespace puna::ops

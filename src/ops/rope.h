@@ -1,0 +1,17 @@
+// Rotary position embedding on interleaved pairs (2j, 2j+1), as Llama 4 checkpoints store queries and keys (SPEC 3).
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace puna::ops {
+
+/// e^(i p f_j) as complex64 [T, 1, K/2]. Angles are computed in fp64, so that position 10M is as exact as position 1.
+at::Tensor rotations(const std::vector<int64_t>& positions, const std::vector<double>& frequencies, at::Device device);
+
+/// Rotates x [T, heads, K] (or [B, T, heads, K]) by `rotations` [T, 1, K/2], in fp32; the result has x's dtype.
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& rotations);
+
+}  // namespace puna::ops
