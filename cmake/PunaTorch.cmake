@@ -19,8 +19,13 @@ if(NOT PUNA_TORCH_INCLUDE OR NOT PUNA_TORCH_CPU OR NOT PUNA_TORCH_C10)
   message(FATAL_ERROR "LibTorch was not found under '${torch_root}'; run ./puna once, or set Torch_DIR to <libtorch>/share/cmake/Torch")
 endif()
 
+# The wheel brings headers of another fmt than the one we link; a folder searched earlier makes ours the one that is found.
+find_path(PUNA_FMT_INCLUDE fmt/format.h REQUIRED)
+file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/system_headers)
+file(CREATE_LINK ${PUNA_FMT_INCLUDE}/fmt ${CMAKE_BINARY_DIR}/system_headers/fmt SYMBOLIC)
+
 add_library(puna_torch INTERFACE)
-target_include_directories(puna_torch SYSTEM INTERFACE ${PUNA_TORCH_INCLUDE} ${PUNA_TORCH_INCLUDE}/torch/csrc/api/include)
+target_include_directories(puna_torch SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/system_headers ${PUNA_TORCH_INCLUDE} ${PUNA_TORCH_INCLUDE}/torch/csrc/api/include)
 target_link_libraries(puna_torch INTERFACE ${PUNA_TORCH_CPU} ${PUNA_TORCH_C10})
 if(PUNA_TORCH_CUDA)
   target_link_libraries(puna_torch INTERFACE -Wl,--no-as-needed ${PUNA_TORCH_CUDA} ${PUNA_TORCH_C10_CUDA} -Wl,--as-needed)
