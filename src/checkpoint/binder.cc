@@ -56,10 +56,9 @@ const io::TensorView* Binder::take(const std::string& name, const std::vector<in
   return view;
 }
 
-std::vector<int64_t> Binder::shape_if_single(const std::string& name, std::vector<int64_t> fallback) const {
+std::optional<std::vector<int64_t>> Binder::shape_of(const std::string& name) const {
   const io::TensorView* view = file_.find(name);
-  const bool single = view && std::all_of(view->shape.begin(), view->shape.end(), [](int64_t n) { return n == 1; });
-  return single ? view->shape : fallback;
+  return view ? std::optional(view->shape) : std::nullopt;
 }
 
 void Binder::note_extras() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,8 +55,8 @@ class Binder {
     problems_.mismatched.add(prefix_ + name + " " + what);
   }
 
-  /// The tensor's shape when it has a single element, else `fallback`: [] and [1] are the same to most writers.
-  std::vector<int64_t> shape_if_single(const std::string& name, std::vector<int64_t> fallback) const;
+  /// The stored shape of a tensor; nullopt when there is no such tensor.
+  std::optional<std::vector<int64_t>> shape_of(const std::string& name) const;
 
   /// So much is missing that looking further tells nothing new.
   bool hopeless() const { return problems_.missing.count() > 10'000; }

@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/formats/gguf_blocks.h"
+#include "kernels/formats/int4.h"
 
 namespace puna::checkpoint {
 namespace {
@@ -109,6 +111,24 @@ void decode_rows(int64_t begin, int64_t end, int64_t cols, ScalarType dtype, voi
   }
 }
 
+class BlockMatrix final : public StoredMatrix {
+ public:
+  BlockMatrix(int64_t rows, int64_t cols, DType stored, std::span<const std::byte> bytes,
+              std::shared_ptr<const void> owner)
+      : StoredMatrix(rows, cols, std::move(owner)), stored_(stored), bytes_(bytes) {}
+
+  void read(int64_t begin, int64_t end, ScalarType dtype, void* out) const override {
+    const int64_t row_bytes = *dtype_bytes(stored_, cols());
+    decode_rows(begin, end, cols(), dtype, out, [&](int64_t r, float* row) {
+      kernels::dequantize_blocks(stored_, bytes_.data() + r * row_bytes, cols(), row);
+    });
+  }
+
+ private:
+  DType stored_;
+  std::span<const std::byte> bytes_;
+};
+
 float scale_at(const Quantised& q, int64_t index) {
   switch (q.scale_dtype) {
     case DType::F64:
@@ -120,13 +140,6 @@ float scale_at(const Quantised& q, int64_t index) {
     default:
       return load_unaligned<c10::BFloat16>(q.scales.data() + index * 2);
   }
-}
-
-template <typename Fp8>
-std::array<float, 256> fp8_table() {
-  std::array<float, 256> table;
-  for (int i = 0; i < 256; ++i) table[i] = static_cast<float>(Fp8(static_cast<uint8_t>(i), Fp8::from_bits()));
-  return table;
 }
 
 class QuantisedMatrix final : public StoredMatrix {
@@ -143,27 +156,30 @@ class QuantisedMatrix final : public StoredMatrix {
 
  private:
   void decode_values(const std::byte* from, float* row) const {
-    static const auto e4m3 = fp8_table<c10::Float8_e4m3fn>();
-    static const auto e5m2 = fp8_table<c10::Float8_e5m2>();
     const auto* u8 = reinterpret_cast<const uint8_t*>(from);
     const int64_t n = cols();
-    // Words are little-endian with the low bits first, so packed values are in byte order.
     switch (q_.coding) {
       case Coding::kPacked4:
-        for (int64_t c = 0; c < n; ++c) row[c] = static_cast<float>(((u8[c / 2] >> (c % 2 * 4)) & 15) - 8);
+        decode_packed4(from, row);
         break;
-      case Coding::kPacked8:
+      case Coding::kPacked8:  // little-endian words with the low bits first: the values are in byte order
         for (int64_t c = 0; c < n; ++c) row[c] = static_cast<float>(u8[c] - 128);
         break;
       case Coding::kInt8:
         for (int64_t c = 0; c < n; ++c) row[c] = static_cast<float>(static_cast<int8_t>(u8[c]));
         break;
       case Coding::kFp8E4M3:
-        for (int64_t c = 0; c < n; ++c) row[c] = e4m3[u8[c]];
+        kernels::dequantize_blocks(DType::F8E4M3, from, n, row);
         break;
-      case Coding::kFp8E5M2:
-        for (int64_t c = 0; c < n; ++c) row[c] = e5m2[u8[c]];
-        break;
+    }
+  }
+
+  void decode_packed4(const std::byte* from, float* row) const {
+    std::array<int8_t, 512> values;
+    for (int64_t c = 0; c < cols(); c += values.size()) {
+      const int64_t count = std::min<int64_t>(values.size(), cols() - c);
+      kernels::unpack_int4(from + c / 2, 1, count, values.data());
+      std::copy_n(values.data(), count, row + c);
     }
   }
 
@@ -228,6 +244,7 @@ std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_
   PUNA_CHECK(row_bytes && (first_row + rows) * *row_bytes <= static_cast<int64_t>(view.bytes.size()),
              "rows {} + {} of {} columns in '{}'", first_row, rows, cols, view.name);
   const auto bytes = view.bytes.subspan(first_row * *row_bytes, rows * *row_bytes);
+  if (dtype_is_block(view.dtype)) return std::make_shared<BlockMatrix>(rows, cols, view.dtype, bytes, view.owner);
   const auto stored = float_scalar_type(view.dtype);
   PUNA_CHECK(stored, "'{}' is {}", view.name, dtype_name(view.dtype));
   return std::make_shared<PlainMatrix>(rows, cols, *stored, bytes, view.owner);

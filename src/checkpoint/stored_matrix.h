@@ -53,7 +53,6 @@ enum class Coding {
   kPacked8,  // int32 words of four 8-bit values, low bits first, stored with 128 added
   kInt8,
   kFp8E4M3,
-  kFp8E5M2,
 };
 
 /// value[r, c] = (q[r, c] - zero[r, c]) * scale[r, c], where scale and zero are shared by blocks of the matrix.
