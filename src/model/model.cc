@@ -14,7 +14,7 @@ namespace {
 
 // Without gradients the autograd dispatch is left out altogether: it costs a small model a fifth of its decode time.
 struct NoGradient {
-  at::NoGradGuard no_grad;
+  c10::NoGradGuard no_grad;
   at::AutoDispatchBelowADInplaceOrView below;
 };
 
