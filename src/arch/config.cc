@@ -35,7 +35,7 @@ void check_rope(const TextConfig& t, std::string_view where) {
   check_above(where, "rope_theta", t.rope_theta, 0, 1e18);
   if (t.rope_scaling) {
     const RopeScaling& s = *t.rope_scaling;
-    check_above(where, "rope scaling factor", s.factor, 0, 1e9);
+    check_above(where, "rope_scaling factor", s.factor, 0, 1e9);
     check_above(where, "rope low_freq_factor", s.low_freq_factor, 0, 1e9);
     check_above(where, "rope high_freq_factor", s.high_freq_factor, 0, 1e9);
     check_ranges(where, "rope",
@@ -109,7 +109,8 @@ void check_vision(const VisionConfig& v, std::string_view where) {
                 {"num_channels", v.num_channels, 3, 3},
                 {"vision_output_dim", v.vision_output_dim, 1, int64_t{1} << 20}});
   if (v.hidden_size % v.num_attention_heads != 0 || v.hidden_size / v.num_attention_heads % 4 != 0)
-    fail(where, "vision hidden_size {} over {} heads must give a whole head width, a multiple of 4 (2D rope)",
+    fail(where,
+         "vision hidden_size {} over num_attention_heads {} must give a whole head width, a multiple of 4 (2D rope)",
          v.hidden_size, v.num_attention_heads);
   check_above(where, "vision pixel_shuffle_ratio", v.pixel_shuffle_ratio, 1.0 / 64, 1);
   check_above(where, "vision rope_theta", v.rope_theta, 0, 1e18);
