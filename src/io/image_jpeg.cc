@@ -145,10 +145,11 @@ DecodedImage decode_jpeg(const EncodedImage& in) {
   const bool several_scans = jpeg_has_multiple_scans(&info);
   reader.image = make_image(info.image_width, info.image_height);
   if (info.num_components == 4) reader.cmyk_row.resize(size_t{info.image_width} * 4);
+  const int orientation = jpeg_orientation(info);  // libjpeg drops the markers when it has finished
   check(read_pixels(reader));
   // A sequential file has its pixels once the rows are read, end marker or not; of several scans one may be missing.
   if (several_scans && reader.ran_out) fail(in.where, "JPEG is truncated: its end marker is missing");
-  return {std::move(reader.image), jpeg_orientation(info)};
+  return {std::move(reader.image), orientation};
 }
 
 }  // namespace puna::io::internal
