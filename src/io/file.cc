@@ -77,7 +77,10 @@ std::string read_file(const fs::path& path, int64_t max_bytes) {
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   static std::atomic<int> counter = 0;
-  if (fs::is_directory(path_)) fail(path_.string(), "cannot be written: is a directory");
+  std::error_code ec;
+  const fs::file_status status = fs::status(path_, ec);
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    fail(path_.string(), "cannot be written: is {}", fs::is_directory(status) ? "a directory" : "no regular file");
   temporary_ = path_;
   temporary_ += fmt::format(".tmp.{}.{}", getpid(), counter++);
   fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
