@@ -50,8 +50,7 @@ int64_t Sequence::reuse(const std::vector<uint64_t>& wanted) {
   const auto [mine, theirs] = std::mismatch(keys_.begin(), keys_.end(), wanted.begin(), wanted.end());
   int64_t common = std::min<int64_t>(mine - keys_.begin(), static_cast<int64_t>(wanted.size()) - 1);
   if (common < length()) {
-    const int64_t chunk = loaded_.config().text.attention_chunk_size;
-    if (common < (length() - 1) / chunk * chunk) common = 0;
+    if (common < cache_->earliest_length()) common = 0;
     cache_->truncate(common);
     keys_.resize(static_cast<size_t>(common));
   }

@@ -1,0 +1,95 @@
+#include "cli/options.h"
+
+#include <CLI/CLI.hpp>
+#include <random>
+
+#include "base/error.h"
+#include "engine/threads.h"
+
+namespace puna::cli {
+namespace {
+
+std::optional<at::ScalarType> parse_dtype(const std::string& name) {
+  if (name == "fp32") return at::kFloat;
+  if (name == "bf16") return at::kBFloat16;
+  return std::nullopt;
+}
+
+at::Device parse_device(const std::string& name) {
+  try {
+    const at::Device device(name);
+    if (device.is_cpu() || device.is_cuda()) return device;
+  } catch (const c10::Error&) {
+  }
+  throw UsageError("--device", fmt::format("is '{}'; use cpu, cuda or cuda:N", name));
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& command, ModelOptions& options, const std::string& default_dtype) {
+  options.dtype = default_dtype;
+  command.add_option("--model,--ckpt", options.model, "Model: a directory, .gguf, .safetensors or .pth file")
+      ->type_name("PATH");
+  command.add_option("--tokenizer", options.tokenizer, "Tokenizer file or directory, when not beside the model")
+      ->type_name("PATH");
+  command.add_option("--adapter", options.adapters, "LoRA adapter directory; several add up")
+      ->type_name("DIR")
+      ->allow_extra_args(false);
+  command.add_option("--dtype", options.dtype, "Compute in fp32 or bf16; auto: as stored")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  command.add_option("--device", options.device, "cpu, cuda or cuda:N")->type_name("DEVICE")->capture_default_str();
+  command.add_option("--threads", options.threads, "CPU threads; 0: all physical cores")
+      ->type_name("N")
+      ->capture_default_str();
+  command.add_flag("--no-memory-check", options.no_memory_check, "Load even when memory seems too small");
+}
+
+engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bool need_tokenizer) {
+  if (options.model.empty())
+    throw UsageError("--model", "is missing; give a model's directory or file with --model PATH");
+  engine::set_threads(options.threads);
+  engine::LoadOptions load;
+  load.model = options.model;
+  if (!options.tokenizer.empty()) load.tokenizer = options.tokenizer;
+  load.adapters.assign(options.adapters.begin(), options.adapters.end());
+  load.dtype = parse_dtype(options.dtype);
+  load.device = parse_device(options.device);
+  load.context_tokens = context_tokens;
+  load.check_memory = !options.no_memory_check;
+  load.need_tokenizer = need_tokenizer;
+  return engine::load_model(load);
+}
+
+void add_sampling_options(CLI::App& command, SamplingOptions& options) {
+  const std::string group = "Sampling (defaults: the model's generation_config.json, else 0.6 and 0.9)";
+  command.add_option("--temperature", options.temperature, "0 is greedy")->type_name("X")->group(group);
+  command.add_option("--top-p", options.top_p, "Keep the most probable tokens that reach this share")
+      ->type_name("X")
+      ->group(group);
+  command.add_option("--top-k", options.top_k, "Keep this many tokens; 0: all")->type_name("N")->group(group);
+  command.add_option("--min-p", options.min_p, "Drop tokens below this share of the most probable one")
+      ->type_name("X")
+      ->group(group);
+  command.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: repeat less; 1: off")
+      ->type_name("X")
+      ->group(group);
+  command.add_option("--seed", options.seed, "The same seed gives the same text; default: random")
+      ->type_name("N")
+      ->group(group);
+}
+
+engine::SamplingParams resolve(const SamplingOptions& options, const engine::SamplingParams& defaults) {
+  engine::SamplingParams params = defaults;
+  params.temperature = options.temperature.value_or(params.temperature);
+  params.top_p = options.top_p.value_or(params.top_p);
+  params.top_k = options.top_k.value_or(params.top_k);
+  params.min_p = options.min_p.value_or(params.min_p);
+  params.repetition_penalty = options.repetition_penalty.value_or(params.repetition_penalty);
+  params.seed = options.seed ? *options.seed : std::random_device{}();
+  engine::validate(params);
+  return params;
+}
+
+}  // namespace puna::cli

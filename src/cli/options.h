@@ -1,0 +1,43 @@
+// Options that several commands share, each declared once.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/loaded_model.h"
+#include "engine/sampler.h"
+
+namespace CLI {
+class App;
+}
+
+namespace puna::cli {
+
+struct ModelOptions {
+  std::string model, tokenizer, dtype = "auto", device = "cpu";
+  std::vector<std::string> adapters;
+  int threads = 0;
+  bool no_memory_check = false;
+};
+
+/// --model, --tokenizer, --adapter, --dtype, --device, --threads, --no-memory-check.
+void add_model_options(CLI::App& command, ModelOptions& options, const std::string& default_dtype = "auto");
+
+/// Sets the threads and opens the model; `context_tokens` are what the cache must have room for.
+engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bool need_tokenizer = true);
+
+struct SamplingOptions {
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int64_t> top_k;
+  std::optional<uint64_t> seed;
+};
+
+/// --temperature, --top-p, --top-k, --min-p, --repetition-penalty, --seed.
+void add_sampling_options(CLI::App& command, SamplingOptions& options);
+
+/// What was given, else the model's defaults; without a seed, a fresh random one.
+engine::SamplingParams resolve(const SamplingOptions& options, const engine::SamplingParams& defaults);
+
+}  // namespace puna::cli
