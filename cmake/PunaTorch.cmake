@@ -1,23 +1,23 @@
-# LibTorch as one imported target, from (in this order) Torch_DIR, the environment's Torch_DIR, or the wheel in .venv.
-# The wheel's own TorchConfig.cmake is not used: with a CUDA wheel it demands a CUDA toolkit that running does not need.
+# LibTorch as one imported target, from the first that is given of: PUNA_TORCH_ROOT (its folder, with include/ and lib/),
+# Torch_DIR (<libtorch>/share/cmake/Torch, as a variable or in the environment), the wheel in .venv.
+# Its own TorchConfig.cmake is not used: with a CUDA wheel it demands a CUDA toolkit that running does not need.
 if(NOT Torch_DIR AND DEFINED ENV{Torch_DIR})
   set(Torch_DIR $ENV{Torch_DIR})
 endif()
-if(Torch_DIR)
+if(PUNA_TORCH_ROOT)
+  set(torch_root ${PUNA_TORCH_ROOT})
+elseif(Torch_DIR)
   cmake_path(ABSOLUTE_PATH Torch_DIR NORMALIZE OUTPUT_VARIABLE torch_root)
   cmake_path(APPEND torch_root ../../.. OUTPUT_VARIABLE torch_root)
   cmake_path(NORMAL_PATH torch_root)
 else()
   file(GLOB torch_root ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
 endif()
-find_path(PUNA_TORCH_INCLUDE ATen/ATen.h PATHS ${torch_root}/include NO_DEFAULT_PATH)
-find_library(PUNA_TORCH_CPU torch_cpu PATHS ${torch_root}/lib NO_DEFAULT_PATH)
-find_library(PUNA_TORCH_C10 c10 PATHS ${torch_root}/lib NO_DEFAULT_PATH)
-find_library(PUNA_TORCH_CUDA torch_cuda PATHS ${torch_root}/lib NO_DEFAULT_PATH)
-find_library(PUNA_TORCH_C10_CUDA c10_cuda PATHS ${torch_root}/lib NO_DEFAULT_PATH)
-if(NOT PUNA_TORCH_INCLUDE OR NOT PUNA_TORCH_CPU OR NOT PUNA_TORCH_C10)
-  message(FATAL_ERROR "LibTorch was not found under '${torch_root}'; run ./puna once, or set Torch_DIR to <libtorch>/share/cmake/Torch")
-endif()
+foreach(file include/ATen/ATen.h lib/libtorch_cpu.so lib/libc10.so)
+  if(NOT EXISTS "${torch_root}/${file}")
+    message(FATAL_ERROR "LibTorch: there is no '${torch_root}/${file}'; run ./puna once, or set Torch_DIR to <libtorch>/share/cmake/Torch")
+  endif()
+endforeach()
 
 # The wheel brings headers of another fmt than the one we link; a folder searched earlier makes ours the one that is found.
 find_path(PUNA_FMT_INCLUDE fmt/format.h REQUIRED)
@@ -25,16 +25,19 @@ file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/system_headers)
 file(CREATE_LINK ${PUNA_FMT_INCLUDE}/fmt ${CMAKE_BINARY_DIR}/system_headers/fmt SYMBOLIC)
 
 add_library(puna_torch INTERFACE)
-target_include_directories(puna_torch SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/system_headers ${PUNA_TORCH_INCLUDE} ${PUNA_TORCH_INCLUDE}/torch/csrc/api/include)
-target_link_libraries(puna_torch INTERFACE ${PUNA_TORCH_CPU} ${PUNA_TORCH_C10})
-if(PUNA_TORCH_CUDA)
-  target_link_libraries(puna_torch INTERFACE -Wl,--no-as-needed ${PUNA_TORCH_CUDA} ${PUNA_TORCH_C10_CUDA} -Wl,--as-needed)
+target_include_directories(puna_torch SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/system_headers ${torch_root}/include
+                                                       ${torch_root}/include/torch/csrc/api/include)
+target_link_libraries(puna_torch INTERFACE ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so)
+if(EXISTS "${torch_root}/lib/libtorch_cuda.so")
+  # Nothing of ours names a symbol of these two: loading them is what makes the device known. The CUDA libraries that
+  # they need in turn are found at run time by their own paths.
+  target_link_libraries(puna_torch INTERFACE -Wl,--no-as-needed ${torch_root}/lib/libtorch_cuda.so
+                                             ${torch_root}/lib/libc10_cuda.so -Wl,--as-needed)
+  target_link_options(puna_torch INTERFACE -Wl,--allow-shlib-undefined)
 endif()
 
 # ATen's headers cost seconds per file; they are compiled once here and reused by every target that includes them.
-file(WRITE ${CMAKE_BINARY_DIR}/torch_pch.cc "")
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/torch_pch.cc CONTENT "")
 add_library(puna_torch_pch STATIC ${CMAKE_BINARY_DIR}/torch_pch.cc)
 target_link_libraries(puna_torch_pch PUBLIC puna_options puna_torch fmt::fmt spdlog::spdlog nlohmann_json::nlohmann_json Threads::Threads)
-if(NOT PUNA_FUZZ)
-  target_precompile_headers(puna_torch_pch PRIVATE <ATen/ATen.h> <string> <vector>)
-endif()
+target_precompile_headers(puna_torch_pch PRIVATE <ATen/ATen.h> <string> <vector>)

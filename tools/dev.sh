@@ -1,0 +1,117 @@
+# Sourced by ./puna: the commands for work on Puna itself.
+
+dev_help() {
+  cat <<END
+Commands for work on Puna itself (docs/DEVELOPMENT.md says more):
+  ./puna test [--filter REGEX] [ctest options]   build and run all tests, or those whose names match
+  ./puna format [--fix]                          check the layout of all tracked C++ files, or mend it
+  ./puna lint [--all | FILE.cc ...]              clang-tidy: the folders without LibTorch, all folders, or these files
+  ./puna fuzz [SECONDS [NAME ...]]               run each fuzz target (or these) for SECONDS, 60 if not said
+  ./puna bench [NAME [arguments]]                build the benchmarks and list them, or run one
+CMake presets: release, tests, debug, asan, tsan, fuzz (cmake --list-presets).
+END
+}
+
+tests_alone() {
+  install_packages program tests
+  find_torch
+  install_wheels "$root/tests/requirements.txt"
+  install_wheels "$root/tests/requirements-no-deps.txt" --no-deps
+  configure tests
+  build_release
+}
+
+dev_test() {
+  case ${1-} in
+  --filter)
+    [ $# -ge 2 ] || fail "--filter needs a regular expression, such as ./puna test --filter io/"
+    filter=$2
+    shift 2
+    set -- -R "$filter" "$@"
+    ;;
+  --filter=*)
+    filter=${1#--filter=}
+    shift
+    set -- -R "$filter" "$@"
+    ;;
+  esac
+  alone tests_alone
+  exec ctest --test-dir "$root/build/release" --parallel 2 --output-on-failure --no-tests=error --no-label-summary \
+    "$@" </dev/null
+}
+
+# The tracked C++ files, or all in a copy without git; paths are relative to the root.
+cxx_files() {
+  (
+    cd "$root"
+    git ls-files -- '*.h' '*.cc' 2>/dev/null || find src tests bench -name '*.h' -o -name '*.cc'
+  ) | sort
+}
+
+dev_format() {
+  case ${1-} in
+  '') set -- --dry-run --Werror ;;
+  --fix) set -- -i ;;
+  *) fail "format takes --fix or nothing, not '$1'" ;;
+  esac
+  alone install_packages tests
+  cd "$root"
+  cxx_files | xargs -d '\n' clang-format "$@" || fail "the layout differs; ./puna format --fix mends it"
+}
+
+lint_alone() {
+  install_packages program tests lint
+  if [ "$1" = debug ]; then find_torch; fi
+  configure "$1"
+}
+
+dev_lint() {
+  preset=asan
+  case ${1-} in
+  --all)
+    preset=debug
+    set --
+    ;;
+  '') ;;
+  -*) fail "lint takes --all or files, not '$1'" ;;
+  esac
+  alone lint_alone "$preset"
+  "$root/tools/lint.sh" "$root/build/$preset" "$@"
+}
+
+fuzz_alone() {
+  install_packages program fuzz
+  configure fuzz
+  build fuzz
+}
+
+dev_fuzz() {
+  seconds=${1:-60}
+  case $seconds in
+  *[!0-9]*) fail "fuzz takes a number of seconds, then names; not '$seconds'" ;;
+  esac
+  [ $# = 0 ] || shift
+  alone fuzz_alone
+  "$root/tools/fuzz.sh" "$root/build/fuzz" "$seconds" "$@"
+}
+
+bench_alone() {
+  install_packages program bench
+  find_torch
+  configure release
+  (cd "$root" && cmake --preset release --log-level=WARNING -DPUNA_BENCH=ON)
+  build_release
+}
+
+dev_bench() {
+  alone bench_alone
+  if [ $# = 0 ]; then
+    say "benchmarks:"
+    find "$root/build/release/bench" -maxdepth 1 -type f -perm -u+x -printf '  %f\n' | sort
+    return
+  fi
+  benchmark=$root/build/release/bench/$1
+  [ -x "$benchmark" ] || fail "no benchmark '$1'; ./puna bench lists them"
+  shift
+  exec "$benchmark" "$@"
+}
