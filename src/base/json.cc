@@ -2,6 +2,7 @@
 
 #include <fstream>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "base/error.h"
@@ -10,11 +11,13 @@ namespace puna {
 namespace {
 
 constexpr size_t kMaxDepth = 128;
+constexpr size_t kMaxOrderedKeys = 10'000;
 
 /// Builds the document from the parser's events; the object under construction itself tells of duplicate keys.
-class DocumentBuilder : public nlohmann::json_sax<Json> {
+template <typename Document>
+class DocumentBuilder : public nlohmann::json_sax<Document> {
  public:
-  DocumentBuilder(Json& root, std::string_view where) : root_(root), where_(where) {}
+  DocumentBuilder(Document& root, std::string_view where) : root_(root), where_(where) {}
 
   bool null() override { return add(nullptr), true; }
   bool boolean(bool value) override { return add(value), true; }
@@ -22,15 +25,17 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
   bool number_unsigned(uint64_t value) override { return add(value), true; }
   bool number_float(double value, const std::string&) override { return add(value), true; }
   bool string(std::string& value) override { return add(std::move(value)), true; }
-  bool binary(Json::binary_t&) override { return false; }  // JSON text has none
-  bool start_object(size_t) override { return open(Json::object()); }
-  bool start_array(size_t) override { return open(Json::array()); }
+  bool binary(typename Document::binary_t&) override { return false; }  // JSON text has none
+  bool start_object(size_t) override { return open(Document::object()); }
+  bool start_array(size_t) override { return open(Document::array()); }
   bool end_object() override { return open_.pop_back(), true; }
   bool end_array() override { return open_.pop_back(), true; }
 
   bool key(std::string& name) override {
-    auto& object = open_.back()->get_ref<Json::object_t&>();
-    const auto [entry, is_new] = object.try_emplace(std::move(name), nullptr);
+    auto& object = open_.back()->template get_ref<typename Document::object_t&>();
+    if (kIsOrdered && object.size() >= kMaxOrderedKeys)
+      fail(where_, "an object has more than {} keys", kMaxOrderedKeys);
+    const auto [entry, is_new] = object.emplace(std::move(name), nullptr);
     if (!is_new) fail(where_, "the key '{}' appears twice in one object", entry->first.substr(0, 200));
     value_ = &entry->second;
     return true;
@@ -44,31 +49,40 @@ class DocumentBuilder : public nlohmann::json_sax<Json> {
 
  private:
   /// Puts the value where the parser is: the root, the end of the open array, or behind the last key.
-  Json& add(Json&& value) {
+  Document& add(Document&& value) {
     if (open_.empty()) return root_ = std::move(value);
     if (open_.back()->is_array()) return open_.back()->emplace_back(std::move(value));
     return *value_ = std::move(value);
   }
 
-  bool open(Json&& value) {
+  bool open(Document&& value) {
     open_.push_back(&add(std::move(value)));
     if (open_.size() > kMaxDepth) fail(where_, "the JSON is nested deeper than {} levels", kMaxDepth);
     return true;
   }
 
-  Json& root_;
+  static constexpr bool kIsOrdered = std::is_same_v<Document, OrderedJson>;
+
+  Document& root_;
   std::string_view where_;
-  std::vector<Json*> open_;  // open objects and arrays, innermost last
-  Json* value_ = nullptr;    // of the last key
+  std::vector<Document*> open_;  // open objects and arrays, innermost last
+  Document* value_ = nullptr;    // of the last key
 };
+
+template <typename Document>
+Document parse(std::string_view text, std::string_view where) {
+  Document root;
+  DocumentBuilder<Document> builder(root, where);
+  Document::sax_parse(text, &builder);
+  return root;
+}
 
 }  // namespace
 
-Json parse_json(std::string_view text, std::string_view where) {
-  Json root;
-  DocumentBuilder builder(root, where);
-  Json::sax_parse(text, &builder);
-  return root;
+Json parse_json(std::string_view text, std::string_view where) { return parse<Json>(text, where); }
+
+OrderedJson parse_ordered_json(std::string_view text, std::string_view where) {
+  return parse<OrderedJson>(text, where);
 }
 
 Json read_json_file(const std::filesystem::path& path, int64_t max_bytes) {

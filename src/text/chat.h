@@ -29,7 +29,7 @@ using Part = std::variant<TextPart, ImagePart>;
 
 struct ToolCall {
   std::string name;
-  Json arguments;  // object
+  OrderedJson arguments;  // object; its keys are written in their order
 };
 
 enum class Role { kSystem, kUser, kAssistant, kTool };
@@ -48,13 +48,13 @@ enum class ToolCallStyle { kJson, kPythonList, kFunctionTag };
 struct ChatOptions {
   ChatForm form = ChatForm::kHuggingFace;
   ToolCallStyle tool_call_style = ToolCallStyle::kJson;
-  Json tools = nullptr;               // Hugging Face form: array of tool definitions
+  OrderedJson tools = nullptr;        // Hugging Face form: array of tool definitions
   bool tools_in_user_message = true;  // Hugging Face form
   bool add_generation_prompt = true;  // end with the assistant's open header
 };
 
-/// Token ids of the prompt, <|begin_of_text|> first. `images` are those that ImagePart refers to. User text never
-/// becomes special tokens in either form.
+/// Token ids of the prompt, <|begin_of_text|> first. `images` are those that the ImageParts refer to, each once and in
+/// order. User text never becomes special tokens in either form. Throws Error on what a form cannot express.
 std::vector<TokenId> encode_chat(const Tokenizer& tokenizer, const std::vector<Message>& messages,
                                  const std::vector<ImageTiles>& images, const ChatOptions& options = {});
 

@@ -13,9 +13,6 @@ namespace puna::text {
 namespace {
 
 constexpr int64_t kMaxRankFileBytes = 64 << 20;
-/// Joining ranks tries every cut of every token; Meta's longest token has 128 bytes.
-constexpr size_t kMaxRankBytes = 256;
-
 std::array<int8_t, 256> make_base64_values() {
   constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::array<int8_t, 256> values;
@@ -56,8 +53,8 @@ RankLine parse_rank_line(std::string_view line, size_t number, std::string_view 
   const size_t space = line.find(' ');
   if (space == std::string_view::npos)
     fail(where, "line {} is not 'base64 rank'; is this Meta's tokenizer.model?", number);
-  if (space > (kMaxRankBytes + 2) / 3 * 4)
-    fail(where, "line {}: the token has more than {} bytes", number, kMaxRankBytes);
+  if (space > (kMaxTokenBytes + 2) / 3 * 4)
+    fail(where, "line {}: the token has more than {} bytes", number, kMaxTokenBytes);
   auto bytes = decode_base64(line.substr(0, space));
   if (!bytes) fail(where, "line {}: '{}' is not base64", number, line.substr(0, std::min<size_t>(space, 40)));
   const std::string_view digits = line.substr(space + 1);

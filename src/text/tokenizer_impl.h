@@ -1,21 +1,10 @@
 // What a Tokenizer is made of; for the files that read the tokenizer formats.
 #pragma once
 
-#include "text/bpe.h"
+#include "text/encoder.h"
 #include "text/tokenizer.h"
-#include "text/vocabulary.h"
 
 namespace puna::text {
-
-struct BytePairModel {
-  void encode_piece(std::string_view piece, std::vector<TokenId>& out) const;
-  void encode_ordinary(std::string_view text, std::vector<TokenId>& out) const;
-  void encode_parsing_specials(std::string_view text, std::vector<TokenId>& out) const;
-
-  Vocabulary vocabulary;
-  MergeTable merges;
-  bool whole_pieces_first = true;  // a piece that is a token is taken whole, even where merges would not build it
-};
 
 struct Tokenizer::Impl : BytePairModel {};
 

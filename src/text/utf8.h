@@ -11,6 +11,12 @@ namespace puna::text {
 /// Bytes of the longest prefix that is valid UTF-8 (no surrogates, nothing overlong, nothing above U+10FFFF).
 size_t valid_utf8_prefix(std::string_view bytes);
 
+/// Bytes of the character that `lead` begins in valid UTF-8.
+inline size_t valid_utf8_length(char lead) {
+  const auto byte = static_cast<uint8_t>(lead);
+  return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
+}
+
 /// The text with every maximal invalid part as U+FFFD, as Python's bytes.decode("utf-8", "replace") gives it.
 std::string replace_invalid_utf8(std::string_view bytes);
 

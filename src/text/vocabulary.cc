@@ -10,10 +10,18 @@
 namespace puna::text {
 namespace {
 
-uint64_t load(const char* p, size_t n) {
-  uint64_t word = 0;
-  std::memcpy(&word, p, n);
+template <typename Word>
+uint64_t load(const char* p) {
+  Word word;
+  std::memcpy(&word, p, sizeof(word));
   return word;
+}
+
+/// 1 to 7 bytes as a number, lowest first.
+uint64_t load_short(const char* p, size_t n) {
+  if (n >= 4) return load<uint32_t>(p) | load<uint32_t>(p + n - 4) << (8 * (n - 4));
+  if (n >= 2) return load<uint16_t>(p) | load<uint16_t>(p + n - 2) << (8 * (n - 2));
+  return load<uint8_t>(p);
 }
 
 uint64_t mix(uint64_t a, uint64_t b) {
@@ -21,17 +29,18 @@ uint64_t mix(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
 }
 
-uint64_t hash_bytes(std::string_view bytes) {
+}  // namespace
+
+uint64_t key_of(std::string_view bytes) {
   const char* p = bytes.data();
   size_t n = bytes.size();
+  if (n <= 7) return load_short(p, n) | static_cast<uint64_t>(n) << 56;
+  const uint64_t size = std::min<size_t>(n, 255);
   uint64_t h = n;
-  for (; n > 16; p += 16, n -= 16) h = mix(load(p, 8) ^ h, load(p + 8, 8));
-  if (n >= 8) return mix(load(p, 8) ^ h, load(p + n - 8, 8));
-  if (n >= 4) return mix(load(p, 4) ^ h, load(p + n - 4, 4));
-  return mix(load(p, n) ^ h, n);
+  for (; n > 16; p += 16, n -= 16) h = mix(load<uint64_t>(p) ^ h, load<uint64_t>(p + 8));
+  const uint64_t last = load<uint64_t>(p + n - 8);
+  return mix(last ^ h, n >= 8 ? load<uint64_t>(p) : n) << 8 >> 8 | size << 56;
 }
-
-}  // namespace
 
 Vocabulary::Vocabulary(const TokenList& list, std::string_view where) : is_special_(list.is_special) {
   const size_t n = list.tokens.size();
@@ -44,7 +53,8 @@ Vocabulary::Vocabulary(const TokenList& list, std::string_view where) : is_speci
     blob_ += token;
     ends_.push_back(blob_.size());
   }
-  slots_.resize(std::bit_ceil(n * 2 + 1));
+  slots_.resize(std::bit_ceil(n * 2 + 2));
+  shift_ = 64 - std::countr_zero(slots_.size());
   for (size_t i = 0; i < n; ++i) insert(static_cast<TokenId>(i), where);
   for (const auto& [name, id] : specials_) special_lengths_.push_back(name.size());
   std::sort(special_lengths_.begin(), special_lengths_.end(), std::greater<>());
@@ -68,21 +78,20 @@ void Vocabulary::insert(TokenId id, std::string_view where) {
     begins_special_[static_cast<uint8_t>(token[0])] = true;
     return;
   }
-  const uint64_t hash = hash_bytes(token);
-  size_t i = hash & (slots_.size() - 1);
+  const uint64_t key = key_of(token);
+  size_t i = slot_of(key, shift_);
   for (size_t probes = 0; slots_[i].id != kNoToken; i = (i + 1) & (slots_.size() - 1)) {
     if (++probes > kMaxProbes) fail(where, "the tokens are made to collide; this is not an honest vocabulary");
-    if (slots_[i].hash == hash && bytes(slots_[i].id) == token)
+    if (matches(slots_[i], token, key))
       fail(where, "tokens {} and {} have the same {} bytes", slots_[i].id, id, token.size());
   }
-  slots_[i] = {hash, id};
+  slots_[i] = {key, id, static_cast<uint32_t>(token.data() - blob_.data())};
 }
 
-TokenId Vocabulary::find(std::string_view token) const {
-  const uint64_t hash = hash_bytes(token);
-  for (size_t i = hash & (slots_.size() - 1);; i = (i + 1) & (slots_.size() - 1)) {
+TokenId Vocabulary::find(std::string_view token, uint64_t key) const {
+  for (size_t i = slot_of(key, shift_);; i = (i + 1) & (slots_.size() - 1)) {
     if (slots_[i].id == kNoToken) return kNoToken;
-    if (slots_[i].hash == hash && bytes(slots_[i].id) == token) return slots_[i].id;
+    if (matches(slots_[i], token, key)) return slots_[i].id;
   }
 }
 
