@@ -81,8 +81,7 @@ void read_layers(const Fields& f, TextConfig& t) {
 
   if (auto moe = f.integers("moe_layers", kMaxLayers)) {
     std::ranges::sort(*moe);
-    const auto repeated = std::ranges::unique(*moe);
-    moe->erase(repeated.begin(), repeated.end());
+    moe->erase(std::unique(moe->begin(), moe->end()), moe->end());
     t.moe_layers = std::move(*moe);
   } else {
     t.moe_layers = default_moe_layers(t.num_hidden_layers, t.interleave_moe_layer_step);

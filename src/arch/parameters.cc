@@ -125,8 +125,7 @@ const std::vector<std::string>& name_patterns() {
       out.push_back(std::move(name));
     }
     std::ranges::sort(out);
-    const auto repeated = std::ranges::unique(out);
-    out.erase(repeated.begin(), repeated.end());
+    out.erase(std::unique(out.begin(), out.end()), out.end());
     return out;
   }();
   return patterns;
