@@ -12,7 +12,8 @@
 
 namespace puna::checkpoint {
 
-/// One adapted parameter: y += scale * b (a x).
+/// One adapted parameter: y += scale * b (a x). A parameter may have several (gate and up halves), which add up.
+/// Tensors have the file's type and are contiguous.
 struct AdapterWeight {
   std::string parameter;  // Puna's parameter name
   at::Tensor a;           // [r, in]; routed experts [E, r, in]

@@ -38,6 +38,14 @@ class ModelSource {
   std::vector<arch::ParamRow> rows_;
 };
 
+/// What loading every row as `dtype` takes: `anonymous` bytes of new memory, and `mapped` bytes of the files that stay
+/// in use as they are (page cache, which the kernel may drop and read again).
+struct LoadedBytes {
+  int64_t anonymous = 0;
+  int64_t mapped = 0;
+};
+LoadedBytes loaded_bytes(const ModelSource& model, at::ScalarType dtype);
+
 /// Opens a directory (Hugging Face or Meta layout) or a .gguf / .safetensors / .pth file.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 

@@ -1,8 +1,5 @@
 #include "checkpoint/quant_config.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include <algorithm>
 
 #include "base/error.h"
@@ -10,9 +7,7 @@
 namespace puna::checkpoint {
 namespace {
 
-constexpr size_t kMaxPatternBytes = 4096;
 constexpr size_t kMaxPatterns = 100'000;
-constexpr uint32_t kMatchLimit = 100'000;
 
 const Json* member(const Json& object, const char* key) {
   if (!object.is_object()) return nullptr;
@@ -107,29 +102,12 @@ std::string scheme_text(const QuantScheme& scheme) {
 }  // namespace
 
 ModulePattern::ModulePattern(std::string text, std::string_view where) : text_(std::move(text)) {
-  if (!text_.starts_with("re:")) return;
-  if (text_.size() > kMaxPatternBytes) fail(where, "quantization_config: a pattern has {} bytes", text_.size());
-  int code = 0;
-  PCRE2_SIZE offset = 0;
-  pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text_.data() + 3), text_.size() - 3, PCRE2_ANCHORED,
-                                       &code, &offset, nullptr);
-  if (!compiled) fail(where, "quantization_config: '{}' is no regular expression (at {})", text_, offset);
-  regex_ = std::shared_ptr<void>(compiled, [](void* p) { pcre2_code_free(static_cast<pcre2_code*>(p)); });
+  if (text_.starts_with("re:")) regex_.emplace(std::string_view(text_).substr(3), where);
 }
 
 bool ModulePattern::matches(std::string_view module, bool is_router) const {
-  if (!regex_) return text_ == module || text_ == "Linear" || (is_router && text_ == "Llama4Router");
-  auto* code = static_cast<pcre2_code*>(regex_.get());
-  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
-      pcre2_match_data_create_from_pattern(code, nullptr), pcre2_match_data_free);
-  const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(
-      pcre2_match_context_create(nullptr), pcre2_match_context_free);
-  pcre2_set_match_limit(context.get(), kMatchLimit);
-  const int found =
-      pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(module.data()), module.size(), 0, 0, data.get(), context.get());
-  if (found < 0 && found != PCRE2_ERROR_NOMATCH)
-    fail("quantization_config", "'{}' takes too long on '{}'; simplify the pattern", text_, module);
-  return found >= 0;
+  if (regex_) return regex_->matches(module);
+  return text_ == module || text_ == "Linear" || (is_router && text_ == "Llama4Router");
 }
 
 QuantConfig QuantConfig::from_hf(const Json& config, std::string_view where) {

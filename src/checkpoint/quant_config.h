@@ -2,13 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/json.h"
+#include "checkpoint/regex.h"
 #include "checkpoint/stored_matrix.h"
 
 namespace puna::checkpoint {
@@ -30,7 +30,7 @@ class ModulePattern {
 
  private:
   std::string text_;
-  std::shared_ptr<void> regex_;  // compiled PCRE2 code of a "re:" pattern
+  std::optional<Regex> regex_;  // of a "re:" pattern
 };
 
 class QuantConfig {

@@ -37,6 +37,15 @@ at::Tensor StoredModel::load(const arch::ParamRow& row, at::ScalarType dtype) co
   return load_stored_row(stored(row), row.shape, dtype);
 }
 
+LoadedBytes loaded_bytes(const ModelSource& model, at::ScalarType dtype) {
+  LoadedBytes total;
+  for (const auto& row : model.rows()) {
+    const int64_t bytes = c10::multiply_integers(row.shape) * static_cast<int64_t>(c10::elementSize(dtype));
+    (model.is_zero_copy(row, dtype) ? total.mapped : total.anonymous) += bytes;
+  }
+  return total;
+}
+
 std::string main_dtype_name(const std::vector<io::TensorView>& tensors) {
   std::map<DType, size_t> bytes;
   for (const auto& view : tensors) bytes[view.dtype] += view.bytes.size();

@@ -1,0 +1,95 @@
+#include "tests/checkpoint/fixtures.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+
+#include "base/error.h"
+#include "checkpoint/stored_matrix.h"
+#include "io/safetensors.h"
+#include "tests/support/golden.h"
+
+namespace puna::checkpoint::test {
+namespace fs = std::filesystem;
+
+EditableCheckpoint EditableCheckpoint::load(const std::string& golden) {
+  const fs::path dir = puna::test::golden_data() / golden;
+  return {read_json_file(dir / "config.json"), io::open_safetensors(dir / "model.safetensors").tensors()};
+}
+
+io::TensorView& EditableCheckpoint::at(const std::string& name) {
+  for (auto& tensor : tensors)
+    if (tensor.name == name) return tensor;
+  throw std::runtime_error("no tensor " + name);
+}
+
+void EditableCheckpoint::remove(const std::string& name) {
+  if (!std::erase_if(tensors, [&](const auto& tensor) { return tensor.name == name; }))
+    throw std::runtime_error("no tensor " + name);
+}
+
+void EditableCheckpoint::add(const std::string& name, DType dtype, std::vector<int64_t> shape) {
+  const int64_t bytes = *dtype_bytes(dtype, c10::multiply_integers(shape));
+  auto owner = std::make_shared<std::vector<std::byte>>(bytes);
+  tensors.push_back({name, dtype, std::move(shape), *owner, owner});
+}
+
+void EditableCheckpoint::write(const fs::path& dir) const {
+  fs::create_directories(dir);
+  std::ofstream(dir / "config.json") << config.dump();
+  io::write_safetensors(dir / "model.safetensors", tensors);
+}
+
+bool run_script(const std::string& script, const std::vector<std::string>& arguments) {
+  const fs::path root = PUNA_SOURCE_DIR;
+  const fs::path python = root / ".venv/bin/python";
+  constexpr int kNoPackage = 77;
+  if (!fs::exists(python)) return false;
+  // The wrapper tells a missing package from a broken script.
+  std::string command = "'" + python.string() +
+                        "' -c 'import runpy, sys\ntry:\n  sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], "
+                        "run_name=\"__main__\")\nexcept ModuleNotFoundError as e:\n  print(e); sys.exit(77)' '" +
+                        (root / "tests/checkpoint" / script).string() + "'";
+  for (const auto& argument : arguments) command += " '" + argument + "'";
+  const int status = std::system(command.c_str());
+  if (WEXITSTATUS(status) == kNoPackage) return false;
+  EXPECT_EQ(status, 0) << command;
+  return true;
+}
+
+at::Tensor read_float(const io::TensorFile& file, const std::string& name) {
+  const auto* view = file.find(name);
+  if (!view) throw std::runtime_error("no tensor " + name);
+  const auto type = float_scalar_type(view->dtype).value_or(at::kInt);
+  at::Tensor stored = at::empty(view->shape, type);
+  std::memcpy(stored.data_ptr(), view->bytes.data(), view->bytes.size());
+  return stored.to(at::kFloat);
+}
+
+const arch::ParamRow& row_named(const ModelSource& model, const std::string& name) {
+  for (const auto& row : model.rows())
+    if (row.name == name) return row;
+  throw std::runtime_error("no row " + name);
+}
+
+void expect_same_rows(const ModelSource& actual, const ModelSource& expected) {
+  ASSERT_EQ(actual.rows().size(), expected.rows().size());
+  for (const auto& row : expected.rows()) {
+    const at::Tensor want = expected.load(row, at::kFloat), have = actual.load(row_named(actual, row.name), at::kFloat);
+    ASSERT_EQ(have.sizes(), want.sizes()) << row.name;
+    EXPECT_TRUE(at::equal(have, want)) << row.name << ": " << (have - want).abs().max().item<float>();
+  }
+}
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+}  // namespace puna::checkpoint::test
