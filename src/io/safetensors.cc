@@ -15,7 +15,7 @@ namespace puna::io {
 namespace {
 
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-constexpr int64_t kMaxIndexBytes = 256 << 20;
+constexpr int64_t kMaxIndexBytes = 64 << 20;
 
 // The format wants the tensors, sorted by offset, to tile the data exactly.
 void check_tiling(const std::vector<HeaderTensor>& tensors, int64_t data_bytes, std::string_view where) {
