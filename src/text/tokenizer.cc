@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "io/gguf.h"
 #include "text/encoder.h"
 #include "text/tokenizer_impl.h"
 #include "text/utf8.h"
@@ -40,6 +41,14 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const std::filesystem
   if (std::filesystem::exists(dir / "tokenizer.json", ec)) return from_hf_json(dir / "tokenizer.json");
   if (std::filesystem::exists(dir / "tokenizer.model", ec)) return from_rank_file(dir / "tokenizer.model");
   fail(dir.string(), "no tokenizer here; copy tokenizer.json or tokenizer.model of the model into this directory");
+}
+
+std::shared_ptr<const Tokenizer> Tokenizer::open(const std::filesystem::path& path) {
+  std::error_code ec;
+  if (std::filesystem::is_directory(path, ec)) return from_directory(path);
+  if (path.extension() == ".json") return from_hf_json(path);
+  if (path.extension() == ".gguf") return from_gguf(io::open_gguf(path).metadata, path.string());
+  return from_rank_file(path);
 }
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, Specials specials) const {

@@ -31,6 +31,8 @@ class Tokenizer {
   static std::shared_ptr<const Tokenizer> from_hf_json(const Json& json, std::string_view where);
   /// GGUF metadata (tokenizer.ggml.*, model "gpt2", pre "llama4").
   static std::shared_ptr<const Tokenizer> from_gguf(const Json& metadata, std::string_view where);
+  /// Whichever of the above a file or directory is, by its name: *.json, *.gguf, a directory, else a rank file.
+  static std::shared_ptr<const Tokenizer> open(const std::filesystem::path& path);
   /// The tokenizer beside a checkpoint: tokenizer.json, else tokenizer.model; Error when neither is there.
   static std::shared_ptr<const Tokenizer> from_directory(const std::filesystem::path& dir);
 
