@@ -134,11 +134,13 @@ num_jobs() {
   echo "$fits"
 }
 
-# build FOLDER [targets]
-build() {
-  folder=$1
+# build_preset PRESET [targets]: the preset's own targets when none are given.
+build_preset() {
+  preset=$1
   shift
-  NINJA_STATUS='[%f/%t, %es] ' cmake --build "$root/build/$folder" --parallel "$(num_jobs)" ${1:+--target "$@"} ||
+  # Objects are found again from another build folder or another clone.
+  (cd "$root" && CCACHE_BASEDIR="$root" CCACHE_NOHASHDIR=1 NINJA_STATUS='[%f/%t, %es] ' \
+    cmake --build --preset "$preset" --parallel "$(num_jobs)" ${1:+--target "$@"}) ||
     fail "the build stopped; the reason is above. Running the same command again goes on from here"
 }
 
@@ -154,10 +156,10 @@ alone() {
   ) 9>"$root/build/.lock" </dev/null >&2
 }
 
-# The stamp is as old as the start of the build, so that a file changed meanwhile is seen.
+# build_release PRESET: builds in build/release; the stamp is as old as the start, so that a file changed meanwhile is seen.
 build_release() {
   printf '%s\n%s\n' "$root" "$torch" >"$stamp.new"
-  build release "$@"
+  build_preset "$1"
   mv "$stamp.new" "$stamp"
 }
 
@@ -166,7 +168,7 @@ build_program_alone() {
   install_packages program
   find_torch
   configure release
-  build_release puna
+  build_release release
 }
 
 build_program() { alone build_program_alone; }

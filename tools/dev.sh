@@ -4,46 +4,58 @@ dev_help() {
   cat <<END
 Commands for work on Puna itself (docs/DEVELOPMENT.md says more):
   ./puna test [--filter REGEX] [ctest options]   build and run all tests, or those whose names match
+  ./puna test --preset NAME                      the same for debug, asan, asan-torch or tsan
   ./puna format [--fix]                          check the layout of all tracked C++ files, or mend it
   ./puna lint [--all | FILE.cc ...]              clang-tidy: the folders without LibTorch, all folders, or these files
   ./puna fuzz [SECONDS [NAME ...]]               run each fuzz target (or these) for SECONDS, 60 if not said
   ./puna bench [NAME [arguments]]                build the benchmarks and list them, or run one
-CMake presets: release, tests, debug, asan, tsan, fuzz (cmake --list-presets).
+CMake presets: release, tests, debug, asan, asan-torch, tsan, fuzz (cmake --list-presets).
 END
 }
 
+# tests_alone PRESET
 tests_alone() {
-  install_packages program tests
-  find_torch
-  install_wheels "$root/tests/requirements.txt"
-  install_wheels "$root/tests/requirements-no-deps.txt" --no-deps
-  configure tests
-  build_release
+  install_packages program tests format
+  case $1 in
+  asan | tsan) ;;
+  *)
+    find_torch
+    install_wheels "$root/tests/requirements.txt"
+    install_wheels "$root/tests/requirements-no-deps.txt" --no-deps
+    ;;
+  esac
+  configure "$1"
+  case $1 in
+  tests) build_release tests ;;
+  *) build_preset "$1" ;;
+  esac
 }
 
 dev_test() {
-  case ${1-} in
-  --filter)
-    [ $# -ge 2 ] || fail "--filter needs a regular expression, such as ./puna test --filter io/"
-    filter=$2
-    shift 2
-    set -- -R "$filter" "$@"
-    ;;
-  --filter=*)
-    filter=${1#--filter=}
-    shift
-    set -- -R "$filter" "$@"
-    ;;
-  esac
-  alone tests_alone
-  exec ctest --test-dir "$root/build/release" --parallel 2 --output-on-failure --no-tests=error --no-label-summary \
-    "$@" </dev/null
+  preset=tests
+  filter=
+  while :; do
+    case ${1-} in
+    --filter | --preset)
+      [ $# -ge 2 ] || fail "$1 needs a value; see ./puna help-dev"
+      option=$1=$2
+      shift 2
+      set -- "$option" "$@"
+      ;;
+    --filter=*) filter=${1#*=} && shift ;;
+    --preset=*) preset=${1#*=} && shift ;;
+    *) break ;;
+    esac
+  done
+  alone tests_alone "$preset"
+  cd "$root" || exit 1
+  exec ctest --preset "$preset" --no-label-summary ${filter:+-R "$filter"} "$@" </dev/null
 }
 
 # The tracked C++ files, or all in a copy without git; paths are relative to the root.
 cxx_files() {
   (
-    cd "$root"
+    cd "$root" || exit 1
     git ls-files -- '*.h' '*.cc' 2>/dev/null || find src tests bench -name '*.h' -o -name '*.cc'
   ) | sort
 }
@@ -54,8 +66,8 @@ dev_format() {
   --fix) set -- -i ;;
   *) fail "format takes --fix or nothing, not '$1'" ;;
   esac
-  alone install_packages tests
-  cd "$root"
+  alone install_packages format
+  cd "$root" || exit 1
   cxx_files | xargs -d '\n' clang-format "$@" || fail "the layout differs; ./puna format --fix mends it"
 }
 
@@ -82,7 +94,7 @@ dev_lint() {
 fuzz_alone() {
   install_packages program fuzz
   configure fuzz
-  build fuzz
+  build_preset fuzz
 }
 
 dev_fuzz() {
@@ -99,8 +111,9 @@ bench_alone() {
   install_packages program bench
   find_torch
   configure release
-  (cd "$root" && cmake --preset release --log-level=WARNING -DPUNA_BENCH=ON)
-  build_release
+  grep -q "^PUNA_BENCH:BOOL=ON" "$root/build/release/CMakeCache.txt" ||
+    (cd "$root" && cmake --preset release --log-level=WARNING -DPUNA_BENCH=ON)
+  build_release tests
 }
 
 dev_bench() {
