@@ -85,13 +85,31 @@ bool read_pixels(PngReader& reader) {
   for (int pass = 0; pass < reader.passes; ++pass) {
     for (int y = 0; y < reader.image.height; ++y) {
       uint8_t* rgb = reader.image.rgb.data() + y * width * 3;
+      if (!reader.alpha) {
+        png_read_row(reader.png, rgb, nullptr);
+        continue;
+      }
       uint8_t* rgba = reader.rgba.data() + (reader.passes > 1 ? y * width * 4 : 0);
-      png_read_row(reader.png, reader.alpha ? rgba : rgb, nullptr);
-      if (reader.alpha && pass == reader.passes - 1) composite_over_white(rgba, reader.image.width, rgb);
+      png_read_row(reader.png, rgba, nullptr);
+      if (pass == reader.passes - 1) composite_over_white(rgba, reader.image.width, rgb);
     }
   }
   png_read_end(reader.png, reader.info);
   return true;
+}
+
+/// libpng allocates what a chunk's header claims before it reads on; so no claim may exceed the file.
+void check_chunks(const EncodedImage& in) {
+  constexpr size_t kSignature = 8, kAround = 12;  // length, name and checksum around the data
+  for (size_t at = kSignature; in.bytes.size() - at >= kAround;) {
+    const uint8_t* chunk = in.bytes.data() + at;
+    const size_t size = size_t{chunk[0]} << 24 | size_t{chunk[1]} << 16 | size_t{chunk[2]} << 8 | chunk[3];
+    if (size > in.bytes.size() - at - kAround)
+      fail(in.where, "PNG is truncated: a chunk at {} has {} bytes, the file only {}; is it complete?", at, size,
+           in.bytes.size());
+    if (std::memcmp(chunk + 4, "IEND", 4) == 0) return;
+    at += kAround + size;
+  }
 }
 
 int png_orientation(PngReader& reader) {
@@ -109,6 +127,7 @@ DecodedImage decode_png(const EncodedImage& in) {
   const auto check = [&](bool ok) {
     if (!ok) fail(in.where, "PNG is damaged: {}", reader.message);
   };
+  check_chunks(in);
   check(read_header(reader, in.limits));
   const int64_t width = png_get_image_width(reader.png, reader.info);
   const int64_t height = png_get_image_height(reader.png, reader.info);

@@ -41,6 +41,8 @@ def adam7(samples, depth, c):  # samples [h, w, c]
     return r
 # JPEG
 save("cmyk.jpg", rgb.convert("CMYK"), "JPEG", quality=90)
+ink = Image.fromarray(((x*255//W)*(y % 3 > 0)).astype(np.uint8))
+save("cmyk_ink.jpg", Image.merge("CMYK", (*rgb.split(), ink)), "JPEG", quality=100)
 save("grey.jpg", rgb.convert("L"), "JPEG")
 save("progressive.jpg", rgb, "JPEG", progressive=True, quality=70)
 save("subsampled_420.jpg", rgb, "JPEG", subsampling=2)

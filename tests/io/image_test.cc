@@ -188,6 +188,12 @@ TEST(Image, CompressedTextAndProfilesAreNotUnpacked) {
   EXPECT_EQ(error_of(grey_png(2, 1, chunks, deflated(zero + "\x01\x02"))), "no error");
 }
 
+TEST(Image, ChunksLongerThanTheFileAreRefused) {
+  std::string exif = png_chunk("eXIf", "MM");
+  exif.replace(0, 4, big_endian(800'000'000));
+  EXPECT_THAT(error_of(grey_png(2, 1, exif, "")), HasSubstr("a chunk at 33 has 800000000 bytes"));
+}
+
 TEST(Image, ThousandsOfScansAreRefused) {
   const std::string file = read_text(kOdd / "progressive.jpg");
   const size_t scan = file.find("\xff\xda");  // of first DC bits: it may be repeated without harm

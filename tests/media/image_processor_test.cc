@@ -148,6 +148,13 @@ TEST_F(ProcessorConfig, MeanAndStdReachTheTable) {
   for (int c = 0; c < 3; ++c) EXPECT_EQ(table[c][2].item<float>(), expected[c]);
 }
 
+TEST_F(ProcessorConfig, ChannelsAreNormalisedByTheirOwnValues) {
+  media::ImageProcessorConfig config{.tile_size = 4, .mean = {0, 0.5, 1}, .std = {1, 0.5, 0.25}};
+  const auto pixels = media::process_image(plain(4, 4, 255), config).pixels;
+  const float expected[] = {1.0f, 1.0f, 0.0f};
+  for (int c = 0; c < 3; ++c) EXPECT_EQ(pixels[0][c][3][3].item<float>(), expected[c]);
+}
+
 TEST_F(ProcessorConfig, WrongValuesAreNamed) {
   using testing::HasSubstr;
   EXPECT_EQ(error_of("{}"), "no error");
