@@ -48,11 +48,12 @@ bool run_script(const std::string& script, const std::vector<std::string>& argum
   constexpr int kNoPackage = 77;
   if (!fs::exists(python)) return false;
   // The wrapper tells a missing package from a broken script.
-  std::string command = "'" + python.string() +
-                        "' -c 'import runpy, sys\ntry:\n  sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], "
-                        "run_name=\"__main__\")\nexcept ModuleNotFoundError as e:\n  print(e); sys.exit(77)' '" +
-                        (root / "tests/checkpoint" / script).string() + "'";
-  for (const auto& argument : arguments) command += " '" + argument + "'";
+  constexpr const char* kWrapper =
+      "import runpy, sys\ntry:\n  sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name=\"__main__\")\n"
+      "except ModuleNotFoundError as e:\n  print(e); sys.exit(77)";
+  std::string command =
+      fmt::format("'{}' -c '{}' '{}'", python.string(), kWrapper, (root / "tests/checkpoint" / script).string());
+  for (const auto& argument : arguments) command += fmt::format(" '{}'", argument);
   const int status = std::system(command.c_str());
   if (WEXITSTATUS(status) == kNoPackage) return false;
   EXPECT_EQ(status, 0) << command;

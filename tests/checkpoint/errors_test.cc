@@ -1,0 +1,149 @@
+// Checkpoints that are wrong: one clear Error, naming all that is wrong.
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "tests/checkpoint/fixtures.h"
+#include "tests/support/golden.h"
+
+namespace puna::checkpoint {
+namespace {
+namespace fs = std::filesystem;
+using puna::test::golden_data;
+using puna::test::TemporaryDirectory;
+using test::EditableCheckpoint;
+using test::error_of;
+
+std::string open_error(const EditableCheckpoint& checkpoint) {
+  TemporaryDirectory dir;
+  checkpoint.write(dir.path() / "model");
+  return error_of([&] { open_model(dir.path() / "model"); });
+}
+
+#define EXPECT_CONTAINS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+TEST(Errors, MissingExtraMisshapenAndMistypedAreToldTogether) {
+  auto checkpoint = EditableCheckpoint::load("ckpt/d_text");
+  checkpoint.remove("model.norm.weight");
+  checkpoint.at("model.layers.0.self_attn.q_proj.weight").shape = {32, 128};
+  checkpoint.add("model.layers.0.self_attn.q_proj.bias", DType::F32, {64});
+  const size_t bytes = checkpoint.at("model.layers.1.input_layernorm.weight").bytes.size();
+  checkpoint.remove("model.layers.1.input_layernorm.weight");
+  checkpoint.add("model.layers.1.input_layernorm.weight", DType::I64, {static_cast<int64_t>(bytes) / 4});
+  const std::string error = open_error(checkpoint);
+  EXPECT_CONTAINS(error, "model.safetensors]");
+  EXPECT_CONTAINS(error, "1 missing: model.norm.weight");
+  EXPECT_CONTAINS(error, "1 not of this model: model.layers.0.self_attn.q_proj.bias");
+  EXPECT_CONTAINS(error, "model.layers.0.self_attn.q_proj.weight has shape [32, 128], expected [64, 64]");
+  EXPECT_CONTAINS(error, "model.layers.1.input_layernorm.weight is I64, expected BF16 or F16 or F32 or F64");
+  EXPECT_EQ(error.find('\n'), std::string::npos);
+}
+
+TEST(Errors, LongListsAreCutWithTheirCount) {
+  auto checkpoint = EditableCheckpoint::load("ckpt/d_text");
+  checkpoint.tensors.clear();
+  const std::string error = open_error(checkpoint);
+  EXPECT_CONTAINS(error, " and ");
+  EXPECT_CONTAINS(error, " more");
+  EXPECT_LT(error.size(), 1500u);
+}
+
+TEST(Errors, KnownBuffersOfOtherProgramsAreTolerated) {
+  auto checkpoint = EditableCheckpoint::load("ckpt/d_text");
+  checkpoint.add("model.layers.0.self_attn.rotary_emb.inv_freq", DType::F32, {8});
+  EXPECT_EQ(open_error(checkpoint), "");
+}
+
+TEST(Errors, TheConfigAndNotTheFileDecidesTheArchitecture) {
+  auto checkpoint = EditableCheckpoint::load("ckpt/d_text");
+  checkpoint.config["num_hidden_layers"] = checkpoint.config["num_hidden_layers"].get<int>() - 1;
+  for (const char* key : {"layer_types", "no_rope_layers", "moe_layers"}) checkpoint.config.erase(key);
+  EXPECT_CONTAINS(open_error(checkpoint), "not of this model");
+}
+
+TEST(Errors, HostileSizesInTheConfigAreOneError) {
+  for (const auto& [key, value] : std::vector<std::pair<const char*, Json>>{{"hidden_size", int64_t{1} << 62},
+                                                                            {"num_local_experts", 100'000'000},
+                                                                            {"num_hidden_layers", 2'000'000'000},
+                                                                            {"vocab_size", -1},
+                                                                            {"intermediate_size", int64_t{1} << 40}}) {
+    auto checkpoint = EditableCheckpoint::load("ckpt/d_text");
+    checkpoint.config[key] = value;
+    EXPECT_NE(open_error(checkpoint), "") << key;
+  }
+}
+
+TEST(Errors, AFileAloneSaysWhatItNeeds) {
+  TemporaryDirectory dir;
+  EditableCheckpoint::load("ckpt/d_text").write(dir.path());
+  EXPECT_NO_THROW(open_model(dir.path() / "model.safetensors"));
+  EXPECT_NO_THROW(open_model(dir.path() / "config.json"));
+  fs::remove(dir.path() / "config.json");
+  EXPECT_CONTAINS(error_of([&] { open_model(dir.path() / "model.safetensors"); }), "needs the model's config.json");
+  EXPECT_CONTAINS(error_of([&] { open_model(dir.path()); }), "holds no model");
+  std::ofstream(dir.path() / "consolidated.00.pth") << "x";
+  EXPECT_CONTAINS(error_of([&] { open_model(dir.path() / "consolidated.00.pth"); }), "needs the model's params.json");
+  EXPECT_CONTAINS(error_of([&] { open_model(dir.path() / "absent"); }), "no such file");
+  std::ofstream(dir.path() / "notes.txt") << "x";
+  EXPECT_CONTAINS(error_of([&] { open_model(dir.path() / "notes.txt"); }), "is no model that Puna reads");
+}
+
+TEST(Errors, QuantisedTensorsMustBeWhatTheConfigSays) {
+  const std::string linear = "model.layers.0.self_attn.q_proj.";
+  const auto golden = EditableCheckpoint::load("quant/w4a16_asym_d");
+  auto without = [&](const std::string& part) {
+    auto checkpoint = golden;
+    checkpoint.remove(linear + part);
+    return open_error(checkpoint);
+  };
+  EXPECT_EQ(open_error(golden), "");
+  for (const char* part : {"weight_packed", "weight_scale", "weight_zero_point", "weight_shape"})
+    EXPECT_CONTAINS(without(part), "1 missing: " + linear + part);
+
+  auto checkpoint = golden;
+  checkpoint.remove(linear + "weight_shape");
+  checkpoint.add(linear + "weight_shape", DType::I64, {2});
+  EXPECT_CONTAINS(open_error(checkpoint), "says [0, 0], expected [64, 64]");
+
+  checkpoint = golden;
+  checkpoint.add(linear + "weight_g_idx", DType::I32, {64});
+  EXPECT_CONTAINS(open_error(checkpoint), "weight_g_idx");
+
+  checkpoint = golden;
+  checkpoint.config.erase("quantization_config");
+  EXPECT_CONTAINS(open_error(checkpoint), "missing: model.layers.0.self_attn.q_proj.weight");
+
+  checkpoint = golden;  // a dense linear that the config calls quantised
+  checkpoint.config["quantization_config"]["ignore"] = Json::array();
+  EXPECT_CONTAINS(open_error(checkpoint), "feed_forward.router.weight_packed");
+}
+
+TEST(Errors, UnsupportedQuantisationIsNamed) {
+  struct Case {
+    Json::json_pointer where;
+    Json value;
+    const char* expected;
+  };
+  const std::vector<Case> cases = {
+      {Json::json_pointer("/quant_method"), "gptq", "quant_method 'gptq' is not supported"},
+      {Json::json_pointer("/format"), "nvfp4-pack-quantized", "nvfp4-pack-quantized"},
+      {Json::json_pointer("/quantization_status"), "frozen", "quantization_status is 'frozen'"},
+      {Json::json_pointer("/config_groups/group_0/weights/actorder"), "group", "actorder 'group'"},
+      {Json::json_pointer("/config_groups/group_0/weights/num_bits"), 3, "3-bit"},
+      {Json::json_pointer("/config_groups/group_0/weights/num_bits"), "x", "'num_bits' is \"x\""},
+      {Json::json_pointer("/config_groups/group_0/weights/group_size"), 0, "positive group_size"},
+      {Json::json_pointer("/config_groups/group_0/weights/strategy"), "token", "strategy 'token'"},
+      {Json::json_pointer("/config_groups"), 5, "no config_groups"},
+      {Json::json_pointer("/ignore"), {"re:("}, "no regular expression"},
+      {Json::json_pointer("/ignore"), {7}, "expected strings"},
+      {Json::json_pointer("/ignore"), {"re:(.*.*.*.*.*.*.*.*)*x"}, "takes too long"},
+  };
+  for (const auto& c : cases) {
+    auto checkpoint = EditableCheckpoint::load("quant/w4a16_asym_d");
+    checkpoint.config["quantization_config"][c.where] = c.value;
+    EXPECT_CONTAINS(open_error(checkpoint), c.expected);
+  }
+}
+
+}  // namespace
+}  // namespace puna::checkpoint
