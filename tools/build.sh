@@ -116,10 +116,11 @@ configure() {
   if [ -f "$folder/CMakeCache.txt" ] && ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$folder/CMakeCache.txt"; then
     fresh=--fresh
   fi
+  mkdir -p "$folder"
   rm -f "$configured"
   say "configuring build/${folder##*/}"
   # shellcheck disable=SC2086
-  (cd "$root" && cmake --preset "$preset" $fresh --log-level=WARNING ${torch:+"-DPUNA_TORCH_ROOT=$torch"} "$@") ||
+  (cd "$root" && cmake --preset "$preset" $fresh ${torch:+"-DPUNA_TORCH_ROOT=$torch"} "$@" >"$folder/configure.log") ||
     fail "cmake could not configure build/${folder##*/}; the reason is above"
   printf '%s\n' "$now" >"$configured"
 }

@@ -8,5 +8,8 @@ if [ $# = 0 ]; then
   sed -n "s|^ *\"file\": \"\($root/src/.*\.cc\)\".*|\1|p" "$build/compile_commands.json"
 else
   readlink -f -- "$@"
-fi | sort -u | xargs -d '\n' -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet \
-  --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-ignored-optimization-argument
+fi | sort -u | xargs -d '\n' -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet 2>"$build/lint.log" || {
+  grep -v 'warnings* generated' "$build/lint.log" >&2 || true
+  echo "puna: clang-tidy found something" >&2
+  exit 1
+}
