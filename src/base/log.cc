@@ -8,6 +8,7 @@
 namespace puna {
 
 void init_logging() {
+  spdlog::drop("puna");
   auto logger = spdlog::stderr_color_mt("puna");
   logger->set_pattern("%^%l%$: %v");
   logger->set_level(spdlog::level::warn);

@@ -1,0 +1,192 @@
+#include "engine/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <random>
+#include <set>
+
+#include "base/error.h"
+
+namespace puna::engine {
+namespace {
+
+SamplingParams plain(double temperature = 1) {
+  SamplingParams params;
+  params.temperature = temperature;
+  params.top_p = 1;
+  return params;
+}
+
+std::vector<float> random_logits(size_t count, uint64_t seed, float spread = 3) {
+  std::mt19937_64 generator(seed);
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<float> logits(count);
+  for (float& x : logits) x = normal(generator);
+  return logits;
+}
+
+std::map<TokenId, int> draw_many(const SamplingParams& params, const std::vector<float>& logits, int draws) {
+  Sampler sampler(params);
+  std::map<TokenId, int> counts;
+  for (int i = 0; i < draws; ++i) ++counts[sampler.sample(logits).id];
+  return counts;
+}
+
+// Random123's published vectors for philox4x32, 10 rounds.
+TEST(Philox, KnownAnswers) {
+  const uint32_t counters[3][4] = {
+      {0, 0, 0, 0}, {~0u, ~0u, ~0u, ~0u}, {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}};
+  const uint32_t keys[3][2] = {{0, 0}, {~0u, ~0u}, {0xa4093822, 0x299f31d0}};
+  const uint32_t expected[3][4] = {{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+                                   {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd},
+                                   {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}};
+  for (int i = 0; i < 3; ++i) {
+    uint32_t out[4];
+    philox(counters[i], keys[i], out);
+    for (int j = 0; j < 4; ++j) EXPECT_EQ(out[j], expected[i][j]) << i << ", " << j;
+  }
+}
+
+TEST(Sampler, GreedyTakesTheLowestOfEqualLogits) {
+  Sampler sampler(plain(0));
+  EXPECT_EQ(sampler.sample(std::vector<float>{1, 5, 5, 2}).id, 1);
+  EXPECT_EQ(sampler.sample(std::vector<float>{-7, -INFINITY, -7}).id, 0);
+}
+
+TEST(Sampler, SameSeedSameTokensAndOtherSeedOthers) {
+  const auto logits = random_logits(1000, 1);
+  const auto run = [&](uint64_t seed) {
+    SamplingParams params = plain();
+    params.seed = seed;
+    Sampler sampler(params);
+    std::vector<TokenId> ids;
+    for (int i = 0; i < 64; ++i) ids.push_back(sampler.sample(logits).id);
+    return ids;
+  };
+  EXPECT_EQ(run(7), run(7));
+  EXPECT_NE(run(7), run(8));
+}
+
+// Chi-square with 9 degrees of freedom exceeds 45 with probability below 1e-6.
+TEST(Sampler, FrequenciesFollowTheSoftmaxAtEveryTemperature) {
+  const auto logits = random_logits(10, 2, 1);
+  constexpr int kDraws = 50'000;
+  for (const double temperature : {0.5, 1.0, 2.0}) {
+    std::vector<double> p;
+    double sum = 0;
+    for (const float x : logits) sum += p.emplace_back(std::exp(x / temperature));
+    auto counts = draw_many(plain(temperature), logits, kDraws);
+    double chi_square = 0;
+    for (size_t i = 0; i < p.size(); ++i) {
+      const double expected = kDraws * p[i] / sum;
+      chi_square += (counts[i] - expected) * (counts[i] - expected) / expected;
+    }
+    EXPECT_LT(chi_square, 45) << "temperature " << temperature;
+  }
+}
+
+// What transformers keeps, by sorting everything: top-k, then top-p of what is left, then min-p.
+std::set<TokenId> reference_support(const std::vector<float>& logits, const SamplingParams& params) {
+  std::vector<std::pair<double, TokenId>> p;
+  for (size_t i = 0; i < logits.size(); ++i) p.push_back({-std::exp(logits[i] / params.temperature), i});
+  std::sort(p.begin(), p.end());
+  if (params.top_k > 0 && params.top_k < static_cast<int64_t>(p.size())) p.resize(params.top_k);
+  double total = 0, head = 0;
+  for (const auto& [weight, id] : p) total -= weight;
+  std::set<TokenId> kept;
+  for (const auto& [weight, id] : p) {
+    if (head < params.top_p * total && weight <= params.min_p * p[0].first) kept.insert(id);
+    head -= weight;
+  }
+  return kept;
+}
+
+TEST(Sampler, DrawsAllThatTheCutsKeepAndNothingElse) {
+  const auto logits = random_logits(40, 3, 1.5);
+  for (const int64_t top_k : {0, 1, 5, 39, 100})
+    for (const double top_p : {0.05, 0.5, 0.9, 1.0})
+      for (const double min_p : {0.0, 0.1, 1.0}) {
+        SamplingParams params = plain(0.8);
+        params.top_k = top_k, params.top_p = top_p, params.min_p = min_p;
+        std::set<TokenId> drawn;
+        for (const auto& [id, count] : draw_many(params, logits, 6000)) drawn.insert(id);
+        const auto kept = reference_support(logits, params);
+        for (const TokenId id : drawn) EXPECT_TRUE(kept.contains(id)) << top_k << " " << top_p << " " << min_p;
+        if (kept.size() <= 10) EXPECT_EQ(drawn, kept) << top_k << " " << top_p << " " << min_p;
+      }
+}
+
+TEST(Sampler, TopPKeepsTheTokenThatReachesTheShare) {
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.2f)};
+  SamplingParams params = plain();
+  params.top_p = 0.6;
+  const auto counts = draw_many(params, logits, 4000);
+  EXPECT_EQ(counts.size(), 2u);
+  EXPECT_NEAR(counts.at(0) / 4000.0, 0.5 / 0.8, 0.03);
+}
+
+TEST(Sampler, RepetitionPenaltyDividesPositiveAndMultipliesNegativeLogits) {
+  SamplingParams params = plain(0);
+  params.repetition_penalty = 2;
+  Sampler sampler(params);
+  sampler.observe(1);
+  const std::vector<float> positive = {4, 6, 1};  // 6 / 2 < 4
+  EXPECT_EQ(sampler.sample(positive).id, 0);
+  EXPECT_EQ(sampler.sample(positive).id, 1);  // 0 was counted: 2 < 3
+  Sampler negative(params);
+  negative.observe(0);
+  EXPECT_EQ(negative.sample(std::vector<float>{-1, -1.5}).id, 1);  // -2 < -1.5
+}
+
+TEST(Sampler, LogprobsAreOfTheModelsOwnDistribution) {
+  const auto logits = random_logits(50, 4);
+  SamplingParams params = plain(0.3);
+  params.top_k = 2, params.repetition_penalty = 3, params.logprobs = 50;
+  Sampler sampler(params);
+  for (TokenId id = 0; id < 50; ++id) sampler.observe(id);
+  const Sample sample = sampler.sample(logits);
+  double sum = 0;
+  ASSERT_EQ(sample.top.size(), 50u);
+  for (size_t i = 0; i < sample.top.size(); ++i) {
+    sum += std::exp(sample.top[i].logprob);
+    if (i > 0) EXPECT_LE(sample.top[i].logprob, sample.top[i - 1].logprob);
+    if (sample.top[i].id == sample.id) EXPECT_DOUBLE_EQ(sample.logprob, sample.top[i].logprob);
+  }
+  EXPECT_NEAR(sum, 1, 1e-9);
+  EXPECT_NEAR(sample.top[0].logprob - sample.top[1].logprob, logits[sample.top[0].id] - logits[sample.top[1].id], 1e-6);
+}
+
+TEST(Sampler, RefusesLogitsThatAreNotNumbers) {
+  for (const double temperature : {0.0, 1.0}) {
+    Sampler sampler(plain(temperature));
+    EXPECT_THROW(sampler.sample(std::vector<float>{0, NAN, 1}), Error);
+    EXPECT_THROW(sampler.sample(std::vector<float>{NAN, 0}), Error);
+    EXPECT_THROW(sampler.sample(std::vector<float>{0, INFINITY}), Error);
+    EXPECT_THROW(sampler.sample(std::vector<float>{-INFINITY, -INFINITY}), Error);
+    EXPECT_EQ(sampler.sample(std::vector<float>{-INFINITY, 3}).id, 1);
+  }
+}
+
+TEST(Sampler, RefusesParametersOutOfRange) {
+  const auto bad = [](auto set) {
+    SamplingParams params;
+    set(params);
+    EXPECT_THROW(validate(params), UsageError);
+  };
+  bad([](auto& p) { p.temperature = -1; });
+  bad([](auto& p) { p.temperature = NAN; });
+  bad([](auto& p) { p.top_p = 0; });
+  bad([](auto& p) { p.top_p = 1.5; });
+  bad([](auto& p) { p.top_k = -1; });
+  bad([](auto& p) { p.min_p = 2; });
+  bad([](auto& p) { p.repetition_penalty = 0; });
+  bad([](auto& p) { p.logprobs = 1000; });
+  EXPECT_NO_THROW(validate(SamplingParams{}));
+}
+
+}  // namespace
+}  // namespace puna::engine
