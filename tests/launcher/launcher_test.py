@@ -27,8 +27,7 @@ TOOLS = {
     "id": """echo "${FAKE_USER:-0}" """,
     "sudo": """[ -z "$FAKE_SUDO" ] && exit 1; [ "$1" = -n ] || "$@" """,
     "python3": """
-        venv=$3
-        mkdir -p "$venv/bin" && cp "$0" "$venv/bin/python3"
+        [ "$2" != venv ] || { mkdir -p "$3/bin" && cp "$0" "$3/bin/python3"; }
         case "$*" in *"pip install"*) site="$(dirname "$0")/../lib/python3.11/site-packages/torch/lib"
           mkdir -p "$site" && touch "$site/libtorch_cpu.so" ;; esac
         case "$*" in *missing_wheels*) [ -d "$(dirname "$0")/../lib" ] || echo torch==9 ;; esac""",
