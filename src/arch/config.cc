@@ -184,6 +184,7 @@ void drop_absent_meta_tokens(Llama4Config& config) {
        {&config.bos_token_id, &config.pad_token_id, &config.image_token_id, &config.boi_token_id, &config.eoi_token_id})
     if (absent(*id)) *id = -1;
   std::erase_if(config.eos_token_ids, absent);
+  if (!config.vision) config.image_token_id = config.boi_token_id = config.eoi_token_id = -1;
 }
 
 void validate(const Llama4Config& config, std::string_view where) {

@@ -122,9 +122,6 @@ class GgufReader {
     if (f_.find("tokenizer.ggml.tokens")) {
       config_.bos_token_id = token_named("<|begin_of_text|>");
       config_.pad_token_id = token_named("<|finetune_right_pad|>");
-      config_.image_token_id = token_named("<|patch|>");
-      config_.boi_token_id = token_named("<|image_start|>");
-      config_.eoi_token_id = token_named("<|image_end|>");
       config_.eos_token_ids.clear();
       for (const char* name : {"<|end_of_text|>", "<|eom|>", "<|eot|>"})
         if (const int64_t id = token_named(name); id >= 0) config_.eos_token_ids.push_back(id);

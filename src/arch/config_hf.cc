@@ -95,7 +95,7 @@ void read_layers(const Fields& f, TextConfig& t) {
         f.refuse("layer_types", "only \"chunked_attention\" and \"full_attention\" are supported");
       t.chunked_layers.push_back(type == "chunked_attention");
     }
-    if (t.chunked_layers == t.uses_rope) t.chunked_layers.clear();
+    if (t.attention_chunk_size == 0 || t.chunked_layers == t.uses_rope) t.chunked_layers.clear();
   }
 }
 
@@ -181,12 +181,15 @@ void read_vision(const Fields& f, Llama4Config& config) {
   config.vision = v;
 }
 
-// A token id under either of its names, in the text part or beside it.
+// A token id under either of its names, in the text part or beside it. An explicit null is no such token.
 int64_t read_token(const Fields& top, const Fields& text, std::string_view key, std::string_view alias,
                    int64_t fallback) {
-  for (const Fields* f : {&text, &top})
-    for (std::string_view name : {key, alias})
+  for (const Fields* f : {&text, &top}) {
+    for (std::string_view name : {key, alias}) {
       if (f->has(name)) return f->integer(name);
+      if (f->raw(name)) fallback = -1;
+    }
+  }
   return fallback;
 }
 
@@ -194,9 +197,11 @@ void read_tokens(const Fields& top, const Fields& text, Llama4Config& config) {
   drop_absent_meta_tokens(config);
   config.bos_token_id = read_token(top, text, "bos_token_id", "bos_token_id", config.bos_token_id);
   config.pad_token_id = read_token(top, text, "pad_token_id", "pad_token_id", config.pad_token_id);
-  config.image_token_id = read_token(top, text, "image_token_index", "image_token_id", config.image_token_id);
-  config.boi_token_id = read_token(top, text, "boi_token_index", "boi_token_id", config.boi_token_id);
-  config.eoi_token_id = read_token(top, text, "eoi_token_index", "eoi_token_id", config.eoi_token_id);
+  if (config.vision) {
+    config.image_token_id = read_token(top, text, "image_token_index", "image_token_id", config.image_token_id);
+    config.boi_token_id = read_token(top, text, "boi_token_index", "boi_token_id", config.boi_token_id);
+    config.eoi_token_id = read_token(top, text, "eoi_token_index", "eoi_token_id", config.eoi_token_id);
+  }
   const Fields& holder = text.has("eos_token_id") ? text : top;
   if (const Json* eos = holder.find("eos_token_id"))
     config.eos_token_ids =
@@ -231,10 +236,14 @@ std::string architecture(const Fields& f) {
 
 Llama4Config config_from_hf(const Json& json, std::string_view where) {
   const Fields top(json, where);
-  const std::string type = top.string("model_type", top.has("text_config") ? "llama4" : "llama4_text");
+  // All other keys have defaults: without these, any JSON at all would be a Scout.
+  if (!top.has("model_type") && !top.has("architectures"))
+    top.refuse("model_type", "expected \"llama4\" or \"llama4_text\"; is this a model's config.json?");
+  const std::string arch = architecture(top);
+  const bool multimodal = top.has("text_config") || arch == "Llama4ForConditionalGeneration";
+  const std::string type = top.string("model_type", multimodal ? "llama4" : "llama4_text");
   if (type != "llama4" && type != "llama4_text")
     top.refuse("model_type", "expected \"llama4\" or \"llama4_text\"; Puna runs models of the Llama 4 architecture");
-  const std::string arch = architecture(top);
   if (!arch.empty() && arch != "Llama4ForConditionalGeneration" && arch != "Llama4ForCausalLM")
     top.refuse("architectures", "expected Llama4ForConditionalGeneration or Llama4ForCausalLM");
   Llama4Config config;

@@ -20,7 +20,8 @@ std::vector<int> default_uses_rope(int64_t num_layers, int64_t interval);
 /// range(step - 1, num_layers, step) (SPEC 1). step >= 1.
 std::vector<int64_t> default_moe_layers(int64_t num_layers, int64_t step);
 
-/// Sets every special token id that the vocabulary does not have to -1, and drops such eos ids.
+/// Sets every special token id that the vocabulary does not have to -1, and drops such eos ids. Without a vision model
+/// the image tokens are -1 too. To be called once vocabulary and vision are known.
 void drop_absent_meta_tokens(Llama4Config& config);
 
 }  // namespace puna::arch

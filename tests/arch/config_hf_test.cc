@@ -71,7 +71,7 @@ TEST(HfConfig, MultimodalAndTextOnlyGiveTheSameTextModel) {
   ASSERT_TRUE(whole.vision);
   EXPECT_FALSE(text.vision);
   EXPECT_EQ(whole.image_token_id, 498);
-  EXPECT_EQ(text.image_token_id, -1);  // Meta's id is beyond 512 entries
+  EXPECT_EQ(text.image_token_id, -1);
   EXPECT_EQ(whole.vision->tokens_per_tile(), 4);
   EXPECT_EQ(read(with(without(multimodal(), "image_token_index"), "image_token_id", 499)).image_token_id, 499);
 }
@@ -139,6 +139,7 @@ TEST(HfConfig, NullChunkSizeMeansNoChunks) {
   const Llama4Config c = read(with(legacy_text(), "attention_chunk_size", nullptr));
   EXPECT_EQ(c.text.attention_chunk_size, 0);
   for (const LayerPlan& plan : layer_plan(c.text)) EXPECT_FALSE(plan.chunked);
+  EXPECT_EQ(read(config_to_hf(c)), c);
 }
 
 TEST(HfConfig, MoeLayersMayBeIrregularUnsortedOrEmpty) {
@@ -160,6 +161,9 @@ TEST(HfConfig, RouterKeysOfPunaSurviveRoundTrips) {
 TEST(HfConfig, EosMayBeANumberAndPadAbsent) {
   EXPECT_EQ(read(with(legacy_text(), "eos_token_id", 488)).eos_token_ids, (std::vector<int64_t>{488}));
   EXPECT_EQ(read(without(legacy_text(), "pad_token_id")).pad_token_id, -1);
+  Json large = with(legacy_text(), "vocab_size", 202048);
+  EXPECT_EQ(read(without(large, "pad_token_id")).pad_token_id, 200018);
+  EXPECT_EQ(read(with(large, "pad_token_id", nullptr)).pad_token_id, -1);
 }
 
 TEST(HfConfig, VisionNormEpsIsIgnoredAndNoted) {
@@ -283,6 +287,8 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(HfConfig, PartsOfTheWrongKindAreRefused) {
   EXPECT_NE(refusal(Json::array()).find("expected a JSON object"), std::string::npos);
+  EXPECT_NE(refusal(Json::object()).find("model_type"), std::string::npos);
+  EXPECT_NE(refusal({{"architectures", {"Llama4ForConditionalGeneration"}}}).find("text_config"), std::string::npos);
   EXPECT_NE(refusal(without(multimodal(), "text_config")).find("text_config"), std::string::npos);
   EXPECT_NE(refusal(without(multimodal(), "vision_config")).find("vision_config"), std::string::npos);
   EXPECT_NE(refusal(with(multimodal(), "vision_config", 3)).find("JSON object"), std::string::npos);

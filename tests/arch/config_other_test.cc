@@ -163,7 +163,7 @@ TEST(GgufConfig, TokensAreFoundByNameInTheVocabulary) {
   EXPECT_EQ(c.bos_token_id, 2);
   EXPECT_EQ(c.eos_token_ids, (std::vector<int64_t>{3, 4, 5}));
   EXPECT_EQ(c.pad_token_id, 7);
-  EXPECT_EQ(c.image_token_id, 6);
+  EXPECT_EQ(c.image_token_id, -1);  // no vision
 }
 
 class GgufRefusal : public testing::TestWithParam<BadValue> {};
