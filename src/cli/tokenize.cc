@@ -72,7 +72,8 @@ void run_tokenize(const TokenizeFlags& flags) {
   } else if (flags.count) {
     print_now(fmt::format("{}\n", ids.size()));
   } else if (flags.decode) {
-    print_now(for_screen(tokenizer->decode(ids)));
+    const std::string bytes = tokenizer->decode(ids);  // exact in a file or pipe
+    print_now(isatty(STDOUT_FILENO) == 1 ? for_screen(text::replace_invalid_utf8(bytes)) : bytes);
   } else {
     print_now(fmt::format("{}\n", fmt::join(ids, " ")));
   }

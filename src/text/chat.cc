@@ -226,7 +226,7 @@ void add_hf_message(PromptBuilder& prompt, const Message& message) {
   prompt.header(role_name(message.role));
   if (message.role == Role::kTool) {
     const std::string text = text_only(message, "a tool result in the Hugging Face form");
-    prompt.text(python_json(text, {.ensure_ascii = false}));
+    prompt.text(python_json(replace_invalid_utf8(text), {.ensure_ascii = false}));
   } else if (message.tool_calls.empty()) {
     for (const Part& part : message.parts) prompt.part(part);
   } else {

@@ -74,7 +74,7 @@ class Writer {
     out_ += '"';
     while (!text.empty()) {
       const Utf8Char c = read_utf8(text);
-      if (!c.valid) fail("chat", "a tool definition, call or result is not valid UTF-8");
+      if (!c.valid) fail("chat", "a tool definition or call is not valid UTF-8");
       write_char(c, text);
       text.remove_prefix(static_cast<size_t>(c.length));
     }

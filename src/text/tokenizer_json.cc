@@ -37,7 +37,7 @@ void check_pre_tokenizer(const Json& json, std::string_view where) {
 
 /// The id of `token`, and room for it in the list.
 size_t checked_id(const Json& id, std::string_view token, TokenList& list, std::string_view where) {
-  const bool in_range = id.is_number_unsigned() && id.get<uint64_t>() < kMaxTokens;
+  const bool in_range = id.is_number_integer() && id >= 0 && id < kMaxTokens;
   if (!in_range)
     fail(where, "token '{}' has the id {}, expected 0 to {}", token.substr(0, 80), id.dump().substr(0, 40),
          kMaxTokens - 1);

@@ -93,25 +93,5 @@ TEST(TokenizerGolden, TokenizerJsonOfMiniCheckpoints) {
   if (!found) GTEST_SKIP() << "no golden set with tokenizer files; PUNA_GOLDEN_DIR can name one";
 }
 
-TEST(TokenizerGolden, FullTokenizerJsonEqualsRankFile) {
-  const auto ranks = test::meta_tokenizer();
-  bool found = false;
-  for (const auto& set : golden_sets()) {
-    const auto dir = set / "ckpt/e_fullvocab";
-    if (!ranks || !std::filesystem::exists(dir / "tokenizer.json")) continue;
-    found = true;
-    const auto tokenizer = Tokenizer::from_directory(dir);
-    ASSERT_EQ(tokenizer->vocab_size(), ranks->vocab_size());
-    for (TokenId id = 0; id < ranks->vocab_size(); ++id) {
-      ASSERT_EQ(tokenizer->token_bytes(id), ranks->token_bytes(id)) << id;
-      ASSERT_EQ(tokenizer->is_special(id), ranks->is_special(id)) << id;
-    }
-    const Json golden = read_json_file(set / "tokenizer/encode.json");
-    for (const Json& row : golden["rows"])
-      EXPECT_EQ(tokenizer->encode(test::golden_text(row)), test::golden_ids(row, "ids"));
-  }
-  if (!found) GTEST_SKIP() << "no golden set with a full tokenizer.json, or no rank file";
-}
-
 }  // namespace
 }  // namespace puna::text
