@@ -78,7 +78,10 @@ const arch::ParamRow& row_named(const ModelSource& model, const std::string& nam
 void expect_same_rows(const ModelSource& actual, const ModelSource& expected) {
   ASSERT_EQ(actual.rows().size(), expected.rows().size());
   for (const auto& row : expected.rows()) {
-    const at::Tensor want = expected.load(row, at::kFloat), have = actual.load(row_named(actual, row.name), at::kFloat);
+    const at::Tensor want = expected.load(row, at::kFloat);
+    at::Tensor have = actual.load(row_named(actual, row.name), at::kFloat);
+    if (row.kind == arch::ParamKind::kEmbedding || row.kind == arch::ParamKind::kHead)
+      have = have.narrow(0, 0, std::min(have.size(0), want.size(0)));
     ASSERT_EQ(have.sizes(), want.sizes()) << row.name;
     EXPECT_TRUE(at::equal(have, want)) << row.name << ": " << (have - want).abs().max().item<float>();
   }

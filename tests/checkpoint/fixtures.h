@@ -38,7 +38,7 @@ at::Tensor read_float(const io::TensorFile& file, const std::string& name);
 
 const arch::ParamRow& row_named(const ModelSource& model, const std::string& name);
 
-/// All rows of both as FP32, bit for bit; `ignore_vision` leaves out what a text-only file cannot have.
+/// All rows of both as FP32, bit for bit; `actual` may have more tokens in its vocabulary.
 void expect_same_rows(const ModelSource& actual, const ModelSource& expected);
 
 /// The message of the Error that `action` throws; empty when it throws none.

@@ -12,39 +12,33 @@ namespace fs = std::filesystem;
 using puna::test::golden_data;
 using puna::test::TemporaryDirectory;
 
-struct MetaCase {
-  const char* checkpoint;
-  std::vector<std::string> options;
-};
-
-class Meta : public testing::TestWithParam<MetaCase> {};
-
-TEST_P(Meta, RowsEqualTheHuggingFaceCheckpointTheyWereMadeFrom) {
+TEST(Meta, RowsEqualTheHuggingFaceCheckpointsTheyWereMadeFrom) {
   TemporaryDirectory dir;
-  const fs::path source = golden_data() / "ckpt" / GetParam().checkpoint;
-  std::vector<std::string> arguments = {source.string(), dir.path().string()};
-  arguments.insert(arguments.end(), GetParam().options.begin(), GetParam().options.end());
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"a_scout", "1"}, {"a_scout", "2"}, {"b_maverick", "2"}, {"b_maverick", "1:plain"}, {"d_text", "2:plain"}};
+  std::vector<std::string> arguments = {dir.path().string()};
+  for (const auto& [checkpoint, options] : cases)
+    arguments.push_back((golden_data() / "ckpt" / checkpoint).string() + ":" + options);
   if (!test::run_script("make_meta_fixture.py", arguments)) GTEST_SKIP() << "needs .venv with torch and safetensors";
-  const auto meta = open_model(dir.path()), hf = open_model(source);
-  test::expect_same_rows(*meta, *hf);
-  EXPECT_EQ(meta->config().text.head_dim, hf->config().text.head_dim);
-  EXPECT_TRUE(meta->format().starts_with("Meta ")) << meta->format();
+  for (size_t i = 0; i < cases.size(); ++i) {
+    SCOPED_TRACE(arguments[i + 1]);
+    const auto meta = open_model(dir.path() / std::to_string(i));
+    const auto hf = open_model(golden_data() / "ckpt" / cases[i].first);
+    test::expect_same_rows(*meta, *hf);
+    EXPECT_TRUE(meta->format().starts_with("Meta ")) << meta->format();
+  }
 }
 
-INSTANTIATE_TEST_SUITE_P(Layouts, Meta,
-                         testing::Values(MetaCase{"a_scout", {}}, MetaCase{"a_scout", {"--shards", "2"}},
-                                         MetaCase{"b_maverick", {"--shards", "2"}}, MetaCase{"b_maverick", {"--plain"}},
-                                         MetaCase{"d_text", {"--shards", "2", "--plain"}}));
-
-TEST(MetaFiles, AGapInTheShardsIsAnError) {
+TEST(Meta, AMissingShardIsAnError) {
   TemporaryDirectory dir;
-  const std::string source = (golden_data() / "ckpt/d_text").string();
-  if (!test::run_script("make_meta_fixture.py", {source, dir.path().string(), "--shards", "2"}))
+  const std::string job = (golden_data() / "ckpt/d_text").string() + ":2";
+  if (!test::run_script("make_meta_fixture.py", {dir.path().string(), job}))
     GTEST_SKIP() << "needs .venv with torch and safetensors";
-  fs::rename(dir.path() / "consolidated.01.pth", dir.path() / "consolidated.02.pth");
-  EXPECT_NE(test::error_of([&] { open_model(dir.path()); }).find("consolidated.01.pth"), std::string::npos);
-  fs::remove(dir.path() / "consolidated.02.pth");
-  const std::string error = test::error_of([&] { open_model(dir.path()); });
+  const fs::path model = dir.path() / "0";
+  fs::rename(model / "consolidated.01.pth", model / "consolidated.02.pth");
+  EXPECT_NE(test::error_of([&] { open_model(model); }).find("consolidated.01.pth"), std::string::npos);
+  fs::remove(model / "consolidated.02.pth");
+  const std::string error = test::error_of([&] { open_model(model); });
   EXPECT_NE(error.find("not as expected"), std::string::npos) << error;
 }
 
@@ -94,31 +88,34 @@ TEST(Gguf, F32EqualsTheHuggingFaceCheckpoint) {
   if (!checked) GTEST_SKIP() << "only in a full golden set (PUNA_GOLDEN_DIR)";
 }
 
-class Quantised : public testing::TestWithParam<const char*> {};
-
-TEST_P(Quantised, ValuesEqualThePackersOwn) {
+TEST(Quantised, ValuesEqualThePackersOwn) {
   TemporaryDirectory dir;
   const fs::path source = golden_data() / "ckpt/a_scout";
-  if (!test::run_script("make_quant_fixture.py", {source.string(), dir.path().string(), GetParam()}))
+  const std::vector<std::string> schemes = {"pack4_channel", "pack4_group_asym", "pack8_group_asym",
+                                            "int8_channel",  "int8_tensor_asym", "fp8_tensor",
+                                            "fp8_block",     "fp8_fbgemm_linear"};
+  std::vector<std::string> arguments = {source.string(), dir.path().string()};
+  arguments.insert(arguments.end(), schemes.begin(), schemes.end());
+  if (!test::run_script("make_quant_fixture.py", arguments))
     GTEST_SKIP() << "needs .venv with torch, compressed-tensors and safetensors";
-  const auto model = open_model(dir.path()), original = open_model(source);
-  const auto expected = io::open_safetensors(dir.path() / "expected.safetensors");
-  int quantised = 0;
-  for (const auto& row : model->rows()) {
-    const std::string name = arch::hf_name(model->config(), row);
-    const bool is_quantised = expected.find(name) != nullptr;
-    const at::Tensor want = is_quantised ? test::read_float(expected, name) : original->load(row, at::kFloat);
-    EXPECT_TRUE(at::equal(model->load(row, at::kFloat), want)) << name;
-    EXPECT_TRUE(at::equal(model->load(row, at::kBFloat16), want.to(at::kBFloat16))) << name;
-    quantised += is_quantised;
+  const auto original = open_model(source);
+  for (const auto& scheme : schemes) {
+    SCOPED_TRACE(scheme);
+    const auto model = open_model(dir.path() / scheme);
+    const auto expected = io::open_safetensors(dir.path() / scheme / "expected.safetensors");
+    size_t quantised = 0;
+    for (const auto& row : model->rows()) {
+      const std::string name = arch::hf_name(model->config(), row);
+      const bool is_quantised = expected.find(name) != nullptr;
+      const at::Tensor want = is_quantised ? test::read_float(expected, name) : original->load(row, at::kFloat);
+      EXPECT_TRUE(at::equal(model->load(row, at::kFloat), want)) << name;
+      EXPECT_TRUE(at::equal(model->load(row, at::kBFloat16), want.to(at::kBFloat16))) << name;
+      quantised += is_quantised;
+    }
+    EXPECT_EQ(quantised, expected.tensors().size());
+    EXPECT_EQ(quantised, 4u * 8);
   }
-  EXPECT_EQ(quantised, 4 * 8);
 }
-
-INSTANTIATE_TEST_SUITE_P(Schemes, Quantised,
-                         testing::Values("pack4_channel", "pack4_group_asym", "pack8_group_asym", "int8_channel",
-                                         "int8_tensor_asym", "fp8_tensor", "fp8_block", "fp8_fbgemm_linear"),
-                         [](const auto& info) { return std::string(info.param); });
 
 TEST(StoredBlocks, AllGgufTypesDecodeByRows) {
   TemporaryDirectory dir;

@@ -1,10 +1,12 @@
-"""Writes a golden Hugging Face checkpoint in Meta's layout, the inverse of transformers' conversion.
+"""Writes golden Hugging Face checkpoints in Meta's layout, the inverse of transformers' conversion.
 
-    make_meta_fixture.py CHECKPOINT OUT [--shards N] [--plain]
+    make_meta_fixture.py OUT CHECKPOINT:SHARDS[:plain] ...
 
-OUT gets params.json and consolidated.00.pth ...; --plain uses the names after llama-models' load hooks (wq, wk, wv, w1, w2, w3).
+OUT/0, OUT/1, ... get params.json and consolidated.00.pth ..., one directory per argument; "plain" uses the names after
+llama-models' load hooks (wq, wk, wv, w1, w2, w3). Models with vision get Meta's whole vocabulary (zeros at the end), since
+params.json cannot tell which token is the image's.
 """
-import argparse, io, json, pathlib
+import io, json, pathlib, sys
 import torch
 from safetensors.torch import load_file
 
@@ -117,29 +119,33 @@ def share(value, dim, shards, s):
     return (t.reshape(-1, t.shape[-1]) if t.dim() == 3 else t).contiguous().clone()
 
 
-def main():
-    a = argparse.ArgumentParser()
-    a.add_argument("checkpoint", type=pathlib.Path)
-    a.add_argument("out", type=pathlib.Path)
-    a.add_argument("--shards", type=int, default=1)
-    a.add_argument("--plain", action="store_true")
-    a = a.parse_args()
-    config = json.loads((a.checkpoint / "config.json").read_text())
+def pad(t, rows):
+    return torch.cat([t, torch.zeros(rows - t.shape[0], t.shape[1], dtype=t.dtype)])
+
+
+def write(source, out, shards, plain):
+    config = json.loads((source / "config.json").read_text())
     sd = {}
-    for f in sorted(a.checkpoint.glob("*.safetensors")):
+    for f in sorted(source.glob("*.safetensors")):
         sd |= load_file(str(f))
     sd = {k.removeprefix("language_model."): v for k, v in sd.items()}
     t = config.get("text_config", config)
-    out = {"tok_embeddings.weight": (sd["model.embed_tokens.weight"], 0), "norm.weight": (sd["model.norm.weight"], None),
-           "output.weight": (sd["lm_head.weight"], 0), "rope.freqs": (torch.ones(4), None)}
-    for i in range(t["num_hidden_layers"]):
-        out |= text_layer(sd, i, a.plain)
     if "vision_config" in config:
-        out |= vision(sd, config["vision_config"]["num_hidden_layers"])
-    a.out.mkdir(parents=True, exist_ok=True)
-    for s in range(a.shards):
-        torch.save({k: share(v, d, a.shards, s) for k, (v, d) in out.items()}, a.out / f"consolidated.{s:02}.pth")
-    (a.out / "params.json").write_text(json.dumps(params_of(config)))
+        t["vocab_size"] = 202048
+        for k in ("model.embed_tokens.weight", "lm_head.weight"):
+            sd[k] = pad(sd[k], t["vocab_size"])
+    stored = {"tok_embeddings.weight": (sd["model.embed_tokens.weight"], 0), "norm.weight": (sd["model.norm.weight"], None),
+              "output.weight": (sd["lm_head.weight"], 0), "rope.freqs": (torch.ones(4), None)}
+    for i in range(t["num_hidden_layers"]):
+        stored |= text_layer(sd, i, plain)
+    if "vision_config" in config:
+        stored |= vision(sd, config["vision_config"]["num_hidden_layers"])
+    out.mkdir(parents=True)
+    for s in range(shards):
+        torch.save({k: share(v, d, shards, s) for k, (v, d) in stored.items()}, out / f"consolidated.{s:02}.pth")
+    (out / "params.json").write_text(json.dumps(params_of(config)))
 
 
-main()
+for n, job in enumerate(sys.argv[2:]):
+    checkpoint, shards, *names = job.split(":")
+    write(pathlib.Path(checkpoint), pathlib.Path(sys.argv[1]) / str(n), int(shards), names == ["plain"])
