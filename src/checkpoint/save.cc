@@ -97,13 +97,12 @@ class Saver {
   Progress progress_;
 };
 
+/// Meta's sampling. A token that the model lacks is -1 in the config and left out.
 Json generation_config(const arch::Llama4Config& config) {
-  return {{"bos_token_id", config.bos_token_id},
-          {"eos_token_id", config.eos_token_ids},
-          {"pad_token_id", config.pad_token_id},
-          {"do_sample", true},
-          {"temperature", 0.6},
-          {"top_p", 0.9}};
+  Json json = {{"eos_token_id", config.eos_token_ids}, {"do_sample", true}, {"temperature", 0.6}, {"top_p", 0.9}};
+  if (config.bos_token_id >= 0) json["bos_token_id"] = config.bos_token_id;
+  if (config.pad_token_id >= 0) json["pad_token_id"] = config.pad_token_id;
+  return json;
 }
 
 }  // namespace

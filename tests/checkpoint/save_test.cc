@@ -1,6 +1,7 @@
 // Saving: what is written opens as the same model, in one file or in shards; nothing is left half done.
 #include "checkpoint/save.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -95,6 +96,30 @@ TEST(Save, SideFilesAreCopied) {
   for (const char* name : {"chat_template.jinja", "generation_config.json", "preprocessor_config.json"})
     EXPECT_TRUE(fs::exists(dir.path() / name)) << name;
   EXPECT_FALSE(fs::exists(dir.path() / "config.json"));
+}
+
+TEST(Save, TransformersOpensWhatPunaWroteWithTheSameLogits) {
+  struct Case {
+    const char *source, *golden, *key;
+    at::ScalarType dtype;
+  };
+  const std::vector<Case> cases = {
+      {"ckpt/a_scout", "goldens/a_scout/text.safetensors", "logits.100", at::kBFloat16},
+      {"ckpt/b_maverick", "goldens/b_maverick/text.safetensors", "logits.100", at::kBFloat16},
+      {"ckpt/c_top2", "goldens/c_top2/text.safetensors", "logits.100", at::kFloat},
+      {"quant/w4a16_a", "quant/w4a16_a/golden.safetensors", "logits.40", at::kFloat},
+      {"quant/fp8_ct_b", "quant/fp8_ct_b/golden.safetensors", "logits.40", at::kFloat},
+      {"gguf/d_text-q8_0.gguf", "gguf/golden.safetensors", "logits_q8_0.100", at::kFloat},
+  };
+  TemporaryDirectory dir;
+  std::vector<std::string> jobs;
+  for (const auto& c : cases) {
+    const fs::path out = dir.path() / std::to_string(jobs.size());
+    const auto model = open_model(golden_data() / c.source);
+    save_as(*model, out, c.dtype, 1 << 20);
+    jobs.push_back(fmt::format("{},{},{}", out.string(), (golden_data() / c.golden).string(), c.key));
+  }
+  if (!test::run_script("../clients/check_saved_model.py", jobs)) GTEST_SKIP() << "needs .venv with transformers";
 }
 
 }  // namespace
