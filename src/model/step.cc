@@ -100,11 +100,8 @@ std::vector<double> rope_frequencies(const arch::TextConfig& config) {
     divisors = arch::factors_of_scaling(*config.rope_scaling, config.rope_theta, config.head_dim);
   if (divisors.empty()) divisors.assign(pairs, 1);
   PUNA_CHECK(static_cast<int64_t>(divisors.size()) == pairs, "{} rope factors for {} pairs", divisors.size(), pairs);
-  std::vector<double> frequencies;
-  for (int64_t j = 0; j < pairs; ++j) {
-    const double exponent = -2.0 * static_cast<double>(j) / static_cast<double>(config.head_dim);
-    frequencies.push_back(std::pow(config.rope_theta, exponent) / divisors[j]);
-  }
+  std::vector<double> frequencies = ops::rope_frequencies(config.rope_theta, config.head_dim);
+  for (int64_t j = 0; j < pairs; ++j) frequencies[j] = static_cast<float>(frequencies[j] / divisors[j]);
   return frequencies;
 }
 

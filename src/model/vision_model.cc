@@ -16,9 +16,7 @@ constexpr double kLayerNormEps = 1e-5;  // SPEC 4: the config's norm_eps is not 
 // Patches rotate by (column + 1) in the first half of the pairs and (row + 1) in the second; the class token does not.
 at::Tensor patch_rotations(const arch::VisionConfig& config, at::Device device) {
   const int64_t K = config.hidden_size / config.num_attention_heads, grid = config.grid();
-  std::vector<double> frequencies;
-  for (int64_t m = 0; m < K / 4; ++m)
-    frequencies.push_back(std::pow(config.rope_theta, -4.0 * static_cast<double>(m) / static_cast<double>(K)));
+  const std::vector<double> frequencies = ops::rope_frequencies(config.rope_theta, K / 2);
   std::vector<int64_t> columns, rows;
   for (int64_t patch = 0; patch < grid * grid; ++patch) {
     columns.push_back(patch % grid + 1);

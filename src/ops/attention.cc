@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include "base/error.h"
 #include "ops/grad.h"
@@ -9,15 +11,42 @@
 namespace puna::ops {
 namespace {
 
-constexpr int64_t kMaskElements = int64_t{4} << 20;  // of one block of queries
+constexpr int64_t kScoresInMemory = int64_t{4} << 20;  // up to here all scores are held at once
+constexpr int64_t kMaskElements = int64_t{4} << 20;    // of one block of queries of the fused kernel
 
-// One query: two small batched products, cheaper than the fused kernel and exact without a mask.
-at::Tensor attend_one(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const int64_t H = q.size(1), K = q.size(2), G = k.size(1);
+// All scores at once: cheaper than the fused kernel for few of them, and exact where softmax is (a token that sees
+// only itself has gradients of exactly zero, which an optimiser that divides by their size needs).
+at::Tensor attend_short(const at::Tensor& q_GRTK, const at::Tensor& k_SGK, const at::Tensor& v_SGK) {
+  const int64_t G = q_GRTK.size(0), R = q_GRTK.size(1), T = q_GRTK.size(2), K = q_GRTK.size(3), S = k_SGK.size(0);
   const double scale = 1 / std::sqrt(static_cast<double>(K));
-  at::Tensor scores_GRS = at::bmm(q.reshape({G, H / G, K}), k.permute({1, 2, 0}));
-  scores_GRS = recording() ? scores_GRS * scale : scores_GRS.mul_(scale);
-  return at::bmm(at::softmax(scores_GRS, -1), v.permute({1, 0, 2})).reshape({1, H * K});
+  at::Tensor scores = at::bmm(q_GRTK.reshape({G, R * T, K}), k_SGK.permute({1, 2, 0})).view({G, R, T, S});
+  scores = recording() ? scores * scale : scores.mul_(scale);
+  if (T > 1) {
+    const auto options = scores.options().requires_grad(false);
+    const at::Tensor hidden = at::full({T, S}, -std::numeric_limits<double>::infinity(), options).triu_(S - T + 1);
+    scores = recording() ? scores + hidden : scores.add_(hidden);
+  }
+  const at::Tensor shares = at::softmax(scores, -1).view({G, R * T, S});
+  return at::bmm(shares, v_SGK.permute({1, 0, 2})).view({G, R, T, K});
+}
+
+// Key heads are the fused kernel's batch; their query heads share the key by a stride of zero.
+at::Tensor attend_long(const at::Tensor& q_GRTK, const at::Tensor& k_SGK, const at::Tensor& v_SGK) {
+  const int64_t G = q_GRTK.size(0), R = q_GRTK.size(1), T = q_GRTK.size(2), K = q_GRTK.size(3), S = k_SGK.size(0);
+  const at::Tensor k_GRSK = k_SGK.permute({1, 0, 2}).unsqueeze(1).expand({G, R, S, K});
+  const at::Tensor v_GRSK = v_SGK.permute({1, 0, 2}).unsqueeze(1).expand({G, R, S, K});
+  if (T == S) return at::scaled_dot_product_attention(q_GRTK, k_GRSK, v_GRSK, {}, 0.0, /*is_causal=*/true);
+  std::vector<at::Tensor> blocks;
+  const int64_t block = std::clamp(kMaskElements / S, int64_t{1}, T);
+  for (int64_t begin = 0; begin < T; begin += block) {
+    const int64_t rows = std::min(block, T - begin);
+    const int64_t visible = S - T + begin + rows;  // up to the block's last query
+    const auto options = q_GRTK.options().dtype(at::kBool).requires_grad(false);
+    blocks.push_back(at::scaled_dot_product_attention(q_GRTK.narrow(2, begin, rows), k_GRSK.narrow(2, 0, visible),
+                                                      v_GRSK.narrow(2, 0, visible),
+                                                      at::ones({rows, visible}, options).tril_(visible - rows)));
+  }
+  return blocks.size() == 1 ? blocks[0] : at::cat(blocks, 2);
 }
 
 }  // namespace
@@ -26,27 +55,9 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   const int64_t T = q.size(0), H = q.size(1), K = q.size(2), S = k.size(0), G = k.size(1);
   PUNA_CHECK(H % G == 0 && T > 0 && T <= S && k.size(2) == K && v.sizes() == k.sizes(),
              "attention: {} queries of {} heads of {}, {} keys of {} heads of {}", T, H, K, S, G, k.size(2));
-  if (T == 1) return attend_one(q, k, v);
-
-  // Key heads are the fused kernel's batch; their query heads share the key by a stride of zero.
   const at::Tensor q_GRTK = q.view({T, G, H / G, K}).permute({1, 2, 0, 3});
-  const at::Tensor k_GRSK = k.permute({1, 0, 2}).unsqueeze(1).expand({G, H / G, S, K});
-  const at::Tensor v_GRSK = v.permute({1, 0, 2}).unsqueeze(1).expand({G, H / G, S, K});
-  std::vector<at::Tensor> blocks;
-  if (T == S) {
-    blocks.push_back(at::scaled_dot_product_attention(q_GRTK, k_GRSK, v_GRSK, {}, 0.0, /*is_causal=*/true));
-  } else {
-    const int64_t block = std::clamp(kMaskElements / S, int64_t{1}, T);
-    for (int64_t begin = 0; begin < T; begin += block) {
-      const int64_t rows = std::min(block, T - begin);
-      const int64_t visible = S - T + begin + rows;  // up to the block's last query
-      const at::Tensor mask =
-          at::ones({rows, visible}, q.options().dtype(at::kBool).requires_grad(false)).tril_(visible - rows);
-      blocks.push_back(at::scaled_dot_product_attention(q_GRTK.narrow(2, begin, rows), k_GRSK.narrow(2, 0, visible),
-                                                        v_GRSK.narrow(2, 0, visible), mask));
-    }
-  }
-  const at::Tensor out_GRTK = blocks.size() == 1 ? blocks[0] : at::cat(blocks, 2);
+  const at::Tensor out_GRTK =
+      T == 1 || T * S <= kScoresInMemory / H ? attend_short(q_GRTK, k, v) : attend_long(q_GRTK, k, v);
   return out_GRTK.permute({2, 0, 1, 3}).reshape({T, H * K});
 }
 

@@ -4,6 +4,13 @@
 
 namespace puna::ops {
 
+std::vector<double> rope_frequencies(double theta, int64_t rotary_dim) {
+  const at::Tensor exponents = at::arange(0, rotary_dim, 2, at::kFloat) / static_cast<double>(rotary_dim);
+  const at::Tensor frequencies = at::pow(theta, exponents).reciprocal().to(at::kDouble);
+  const double* data = frequencies.const_data_ptr<double>();
+  return {data, data + frequencies.numel()};
+}
+
 at::Tensor rotations(const std::vector<int64_t>& positions, const std::vector<double>& frequencies, at::Device device) {
   const auto num_positions = static_cast<int64_t>(positions.size());
   const auto pairs = static_cast<int64_t>(frequencies.size());

@@ -8,6 +8,10 @@
 
 namespace puna::ops {
 
+/// theta^(-2j / rotary_dim) for j < rotary_dim / 2, as fp32 arithmetic gives them: the numbers that the released
+/// weights were trained with.
+std::vector<double> rope_frequencies(double theta, int64_t rotary_dim);
+
 /// e^(i p f_j) as complex64 [T, 1, K/2]. Angles are computed in fp64, so that position 10M is as exact as position 1.
 at::Tensor rotations(const std::vector<int64_t>& positions, const std::vector<double>& frequencies, at::Device device);
 

@@ -1,6 +1,7 @@
 #include "tests/model/support.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Parallel.h>
 
 #include <fmt/ranges.h>
 
@@ -31,6 +32,12 @@ at::ScalarType scalar_type(DType dtype) {
       fail("golden file", "unexpected dtype {}", dtype_name(dtype));
   }
 }
+
+// The golden models are so small that a second thread only waits for the first.
+class OneThread : public testing::Environment {
+  void SetUp() override { at::set_num_threads(1); }
+};
+[[maybe_unused]] const auto* const kOneThread = testing::AddGlobalTestEnvironment(new OneThread);
 
 class RandomSource : public checkpoint::ModelSource {
  public:

@@ -70,6 +70,28 @@ TEST(Attention, GradientsEqualThePlainDefinition) {
   }
 }
 
+TEST(Attention, LongSpansEqualThePlainDefinition) {
+  at::manual_seed(6);
+  for (const auto& [T, S] : std::vector<std::pair<int64_t, int64_t>>{{1200, 1200}, {900, 1600}}) {
+    at::Tensor q = random({T, 4, 8}).requires_grad_(), k = random({S, 2, 8}).requires_grad_();
+    at::Tensor v = random({S, 2, 8}).requires_grad_();
+    const at::Tensor out = attention(q, k, v);
+    for (const int64_t t : {int64_t{0}, T / 2, T - 1})
+      expect_close(out.narrow(0, t, 1),
+                   plain_attention(q.narrow(0, t, 1), k.narrow(0, 0, S - T + t + 1), v.narrow(0, 0, S - T + t + 1)),
+                   3e-6);
+    // Of the last query's output only, so that the plain definition stays cheap.
+    const auto gradients = [&](const at::Tensor& last) {
+      for (at::Tensor* x : {&q, &k, &v}) x->mutable_grad().reset();
+      last.sum().backward();
+      return std::vector<at::Tensor>{q.grad(), k.grad(), v.grad()};
+    };
+    const auto actual = gradients(out.narrow(0, T - 1, 1));
+    const auto expected = gradients(plain_attention(q.narrow(0, T - 1, 1), k, v));
+    for (int i = 0; i < 3; ++i) expect_close(actual[i], expected[i], 5e-6);
+  }
+}
+
 TEST(Attention, BlocksOfQueriesEqualTheWhole) {
   at::manual_seed(6);
   c10::NoGradGuard guard;
