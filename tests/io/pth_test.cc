@@ -72,6 +72,7 @@ void expect_fixture_tensors(const TensorFile& file) {
   EXPECT_THAT(values<float>(file.find("transposed")), testing::IsSupersetOf({0.f, 6.f, 12.f, 18.f, 1.f, 23.f}));
   EXPECT_EQ(values<float>(file.find("transposed"))[5], 7.f);
   EXPECT_THAT(values<float>(file.find("window")), ElementsAre(8, 9, 10, 14, 15, 16, 20, 21, 22));
+  EXPECT_EQ(file.find("bf16")->dtype, DType::BF16);
   EXPECT_EQ(values<uint16_t>(file.find("bf16"))[1], 0x3f80);
   EXPECT_EQ(file.find("f16")->dtype, DType::F16);
   EXPECT_EQ(values<uint16_t>(file.find("f16"))[1], 0x3c00);
