@@ -29,8 +29,8 @@ class EditedReader : public LineReader {
       : interrupt_(interrupt), file_(file ? file->string() : "") {
     std::setlocale(LC_CTYPE, "");
     // '\1' brackets what takes no room on the screen.
-    prompts_[0] = style.prompt.empty() ? "> " : "\1" + style.prompt + "\1> \1" + style.reset + "\1";
-    prompts_[1] = style.prompt.empty() ? ". " : "\1" + style.note + "\1. \1" + style.reset + "\1";
+    prompts_[0] = style.prompt.empty() ? "> " : fmt::format("\1{}\1> \1{}\1", style.prompt, style.reset);
+    prompts_[1] = style.prompt.empty() ? ". " : fmt::format("\1{}\1. \1{}\1", style.note, style.reset);
     edit_ = el_init("puna", stdin, stdout, stderr);
     PUNA_CHECK(edit_ != nullptr, "libedit did not start");
     el_set(edit_, EL_CLIENTDATA, this);
@@ -129,14 +129,15 @@ ReadStatus read_message(LineReader& reader, std::string& message) {
     status = reader.read(true, line);
     if (status == ReadStatus::kInterrupted) return status;
     if (status == ReadStatus::kEnd) break;
-    message += '\n' + line;
+    message += '\n';
+    message += line;
   }
   if (!block) return ReadStatus::kLine;
   message.erase(0, 3);
   if (message.ends_with(kBlock)) message.erase(message.size() - 3);
   if (message.starts_with('\n')) message.erase(0, 1);
   if (message.ends_with('\n')) message.pop_back();
-  if (message.starts_with('/')) message.insert(0, "/");  // a block is never a command
+  if (message.starts_with('/')) message = fmt::format("/{}", message);  // a block is never a command
   return ReadStatus::kLine;
 }
 
