@@ -19,7 +19,7 @@ const Json& member(const Json& object, const char* key) {
 /// Null, false or "": absent. Anything else is a feature that byte-level BPE of Llama 4 does not have.
 void require_absent(const Json& model, const char* key, std::string_view where) {
   const Json& value = member(model, key);
-  if (value.is_null() || value == false || value == "") return;
+  if (value.is_null() || value == false || (value.is_string() && value.get_ref<const std::string&>().empty())) return;
   fail(where, "'{}' is {}, expected none; only Llama 4's byte-level BPE is supported", key, value.dump().substr(0, 80));
 }
 
