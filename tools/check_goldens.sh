@@ -11,6 +11,7 @@ mkdir -p "$work"
 puna=${PUNA:-$root/puna}
 python=${PYTHON:-$root/.venv/bin/python}
 compare=${COMPARE:-$set_dir/compare.py}
+[ -f "$compare" ] || compare=$set_dir/../compare.py
 passed=0 failed=0
 
 # check NAME GOLDEN ATOL ONLY -- golden flags...: writes a candidate and compares it with GOLDEN.

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -107,7 +108,8 @@ void check_flags(const GenerateFlags& flags) {
 
 // Room for the prompt at two bytes a token, images of full size, and the answer.
 int64_t context_estimate(const GenerateFlags& flags, size_t prompt_bytes) {
-  return static_cast<int64_t>(prompt_bytes / 2 + flags.images.size() * 2500) + flags.max_tokens;
+  const int64_t answer = std::clamp<int64_t>(flags.max_tokens, 0, int64_t{1} << 40);
+  return static_cast<int64_t>(prompt_bytes / 2 + flags.images.size() * 2500) + answer;
 }
 
 void run_generate(const GenerateFlags& flags) {

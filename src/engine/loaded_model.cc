@@ -4,8 +4,7 @@
 
 #include <algorithm>
 
-#include "arch/layer_plan.h"
-#include "base/checked.h"
+#include "arch/counts.h"
 #include "base/error.h"
 #include "base/memory.h"
 #include "checkpoint/adapter.h"
@@ -69,14 +68,14 @@ double number_or(const Json& json, const char* key, double otherwise, std::strin
   return json[key].get<double>();
 }
 
-std::string_view short_name(at::ScalarType dtype) { return dtype == at::kFloat ? "FP32" : "BF16"; }
+DType stored_type(at::ScalarType dtype) { return dtype == at::kFloat ? DType::F32 : DType::BF16; }
 
-// The largest context whose cache fits in `bytes`, by bisection: cache_bytes grows with the tokens.
+// The largest context whose cache fits in `bytes`, by bisection: the cache grows with the tokens.
 int64_t context_that_fits(const arch::TextConfig& config, at::ScalarType dtype, int64_t bytes, int64_t at_most) {
   int64_t low = 0, high = at_most;
   while (low < high) {
     const int64_t middle = low + (high - low + 1) / 2;
-    if (cache_bytes(config, dtype, middle) <= bytes)
+    if (arch::kv_cache_bytes(config, middle, stored_type(dtype)) <= bytes)
       low = middle;
     else
       high = middle - 1;
@@ -104,18 +103,10 @@ SamplingParams sampling_defaults(const Json& json, std::string_view where) {
   return params;
 }
 
-int64_t cache_bytes(const arch::TextConfig& config, at::ScalarType dtype, int64_t tokens) {
-  const int64_t row = 2 * config.num_key_value_heads * config.head_dim * static_cast<int64_t>(c10::elementSize(dtype));
-  int64_t positions = 0;
-  for (const arch::LayerPlan& layer : arch::layer_plan(config))
-    positions += layer.chunked ? std::min(tokens, config.attention_chunk_size) : tokens;
-  return checked_mul(row, positions).value_or(INT64_MAX);
-}
-
 MemoryNeed memory_need(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens) {
-  MemoryNeed need{0, cache_bytes(source.config().text, dtype, context_tokens), 0};
-  for (const arch::ParamRow& row : source.rows())
-    need.weights_bytes += checked_numel(row.shape).value_or(0) * static_cast<int64_t>(c10::elementSize(dtype));
+  MemoryNeed need;
+  need.weights_bytes = arch::count_parameters(source.config()).total * static_cast<int64_t>(c10::elementSize(dtype));
+  need.cache_bytes = arch::kv_cache_bytes(source.config().text, context_tokens, stored_type(dtype));
   const arch::TextConfig& text = source.config().text;
   const int64_t piece = std::min<int64_t>(context_tokens, 2048);
   const int64_t widest = std::max({text.intermediate_size, text.intermediate_size_mlp, text.hidden_size});
@@ -140,9 +131,9 @@ void check_memory(const checkpoint::ModelSource& source, at::ScalarType dtype, i
   fail(where,
        "needs {} of memory (weights {} as {}, cache {} for {} tokens, work space {}) and {} are available; what would "
        "make it fit: {}; --no-memory-check tries anyway",
-       format_bytes(need.total()), format_bytes(need.weights_bytes), short_name(dtype), format_bytes(need.cache_bytes),
-       context_tokens, format_bytes(need.activation_bytes), format_bytes(available_bytes),
-       fmt::join(remedies, ", or "));
+       format_bytes(need.total()), format_bytes(need.weights_bytes), dtype_name(stored_type(dtype)),
+       format_bytes(need.cache_bytes), context_tokens, format_bytes(need.activation_bytes),
+       format_bytes(available_bytes), fmt::join(remedies, ", or "));
 }
 
 LoadedModel load_model(const LoadOptions& options) {
@@ -164,8 +155,11 @@ LoadedModel load_model(const LoadOptions& options) {
   if (loaded.has_vision())
     loaded.image_processor =
         media::image_processor_config(directory_of(options.model), loaded.config().vision->image_size);
-  if (options.check_memory && options.device.is_cpu())
-    check_memory(*loaded.source, loaded.dtype, options.context_tokens, available_memory_bytes(), loaded.name);
+  if (options.check_memory && options.device.is_cpu()) {
+    const int64_t longest = loaded.config().text.max_position_embeddings;
+    const int64_t context = longest > 0 ? std::min(options.context_tokens, longest) : options.context_tokens;
+    check_memory(*loaded.source, loaded.dtype, std::max<int64_t>(context, 1), available_memory_bytes(), loaded.name);
+  }
   loaded.model = model::Model::load(*loaded.source, {loaded.dtype, loaded.device});
   for (const fs::path& dir : options.adapters)
     loaded.model->add_adapter(checkpoint::open_adapter(dir, loaded.config()));

@@ -63,7 +63,4 @@ MemoryNeed memory_need(const checkpoint::ModelSource& source, at::ScalarType dty
 void check_memory(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens,
                   int64_t available_bytes, std::string_view where);
 
-/// Bytes of keys and values for `tokens` positions: chunked layers hold one chunk at most.
-int64_t cache_bytes(const arch::TextConfig& config, at::ScalarType dtype, int64_t tokens);
-
 }  // namespace puna::engine

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <limits>
 
+#include "arch/counts.h"
 #include "base/error.h"
+#include "engine/threads.h"
 
 namespace puna::engine {
 namespace {
@@ -18,7 +20,8 @@ at::Tensor to_tokens(std::span<const TokenId> tokens, at::Device device) {
 
 }  // namespace
 
-Sequence::Sequence(const LoadedModel& loaded) : loaded_(loaded) {
+Sequence::Sequence(const LoadedModel& loaded)
+    : loaded_(loaded), flops_per_token_(arch::flops_per_token(loaded.config(), 1)) {
   const int64_t longest = loaded.config().text.max_position_embeddings;
   limit_ = longest > 0 ? longest : std::numeric_limits<int64_t>::max();
   reset();
@@ -59,6 +62,7 @@ int64_t Sequence::reuse(const std::vector<uint64_t>& wanted) {
 
 at::Tensor Sequence::forward(std::span<const TokenId> tokens, const at::Tensor& features, bool all_logits) {
   const auto count = static_cast<int64_t>(tokens.size());
+  use_threads_for(flops_per_token_ * static_cast<double>(count));
   model::Batch batch;
   batch.tokens = to_tokens(tokens, loaded_.device);
   batch.sequence_begin = {0, count};

@@ -52,6 +52,7 @@ class Sequence {
 
   const LoadedModel& loaded_;
   int64_t limit_;
+  double flops_per_token_;
   std::unique_ptr<model::KvCache> cache_;
   std::vector<uint64_t> keys_;  // what each cached position holds: a token id, or a hash of image and row
   int64_t reused_ = 0;

@@ -15,6 +15,11 @@
 namespace puna::engine {
 namespace {
 
+// About two milliseconds of one core. Steps of a tiny model are shorter than waking and joining threads for each op.
+constexpr double kSingleThreadFlops = 2e7;
+
+int chosen_threads = 0;  // by set_threads(); 0: not called, LibTorch's own number stands
+
 int read_int(const std::string& path, int otherwise) {
   std::ifstream in(path);
   int value;
@@ -48,7 +53,14 @@ void set_threads(int threads) {
   if (threads < 0 || threads > 1024)
     throw UsageError("--threads",
                      fmt::format("is {}; it must be from 1 to 1024, or 0 for all physical cores", threads));
-  at::set_num_threads(threads > 0 ? threads : default_threads());
+  chosen_threads = threads > 0 ? threads : default_threads();
+  at::set_num_threads(chosen_threads);
+}
+
+void use_threads_for(double flops) {
+  if (chosen_threads == 0) return;
+  const int wanted = flops < kSingleThreadFlops ? 1 : chosen_threads;
+  if (at::get_num_threads() != wanted) at::set_num_threads(wanted);  // not free: it clears caches
 }
 
 }  // namespace puna::engine

@@ -39,15 +39,6 @@ TEST(SamplingDefaults, FromGenerationConfig) {
   EXPECT_NE(message_of([] { sampling_defaults(Json::array(), "g.json"); }), "");
 }
 
-TEST(Memory, ChunkedLayersStopGrowing) {
-  arch::TextConfig config = arch::preset("scout")->text;
-  const int64_t chunk = config.attention_chunk_size, row = 2 * config.num_key_value_heads * config.head_dim * 2;
-  EXPECT_EQ(cache_bytes(config, at::kBFloat16, chunk), row * chunk * config.num_hidden_layers);
-  EXPECT_EQ(cache_bytes(config, at::kBFloat16, 10 * chunk) - cache_bytes(config, at::kBFloat16, 9 * chunk),
-            row * chunk * config.num_hidden_layers / 4);
-  EXPECT_EQ(cache_bytes(config, at::kFloat, 100), 2 * cache_bytes(config, at::kBFloat16, 100));
-}
-
 TEST(Memory, SaysWhatIsNeededWhatIsThereAndWhatWouldFit) {
   const auto source = checkpoint::open_model(checkpoint("a_scout"));
   const MemoryNeed need = memory_need(*source, at::kFloat, 4096);

@@ -116,7 +116,9 @@ TEST(Sampler, DrawsAllThatTheCutsKeepAndNothingElse) {
         for (const auto& [id, count] : draw_many(params, logits, 6000)) drawn.insert(id);
         const auto kept = reference_support(logits, params);
         for (const TokenId id : drawn) EXPECT_TRUE(kept.contains(id)) << top_k << " " << top_p << " " << min_p;
-        if (kept.size() <= 10) EXPECT_EQ(drawn, kept) << top_k << " " << top_p << " " << min_p;
+        if (kept.size() <= 10) {
+          EXPECT_EQ(drawn, kept) << top_k << " " << top_p << " " << min_p;
+        }
       }
 }
 
@@ -153,8 +155,12 @@ TEST(Sampler, LogprobsAreOfTheModelsOwnDistribution) {
   ASSERT_EQ(sample.top.size(), 50u);
   for (size_t i = 0; i < sample.top.size(); ++i) {
     sum += std::exp(sample.top[i].logprob);
-    if (i > 0) EXPECT_LE(sample.top[i].logprob, sample.top[i - 1].logprob);
-    if (sample.top[i].id == sample.id) EXPECT_DOUBLE_EQ(sample.logprob, sample.top[i].logprob);
+    if (i > 0) {
+      EXPECT_LE(sample.top[i].logprob, sample.top[i - 1].logprob);
+    }
+    if (sample.top[i].id == sample.id) {
+      EXPECT_DOUBLE_EQ(sample.logprob, sample.top[i].logprob);
+    }
   }
   EXPECT_NEAR(sum, 1, 1e-9);
   EXPECT_NEAR(sample.top[0].logprob - sample.top[1].logprob, logits[sample.top[0].id] - logits[sample.top[1].id], 1e-6);
