@@ -12,12 +12,17 @@ namespace puna::ops {
 namespace {
 
 constexpr int64_t kScoresInMemory = int64_t{4} << 20;  // up to here all scores are held at once
-constexpr int64_t kMaskElements = int64_t{4} << 20;    // of one block of queries of the fused kernel
+constexpr int64_t kWidenedKeys = int64_t{1} << 18;
+constexpr int64_t kMaskElements = int64_t{4} << 20;  // of one block of queries of the fused kernel
 
 // All scores at once: cheaper than the fused kernel for few of them, and exact where softmax is (a token that sees
 // only itself has gradients of exactly zero, which an optimiser that divides by their size needs).
 at::Tensor attend_short(const at::Tensor& q_GRTK, const at::Tensor& k_SGK, const at::Tensor& v_SGK) {
   const int64_t G = q_GRTK.size(0), R = q_GRTK.size(1), T = q_GRTK.size(2), K = q_GRTK.size(3), S = k_SGK.size(0);
+  // oneDNN compiles a kernel for each new number of keys, so for each token: fp32 copies of few keys are cheaper.
+  const at::ScalarType dtype = q_GRTK.scalar_type();
+  if (at::isReducedFloatingType(dtype) && q_GRTK.is_cpu() && k_SGK.numel() <= kWidenedKeys)
+    return attend_short(q_GRTK.to(at::kFloat), k_SGK.to(at::kFloat), v_SGK.to(at::kFloat)).to(dtype);
   const double scale = 1 / std::sqrt(static_cast<double>(K));
   at::Tensor scores = at::bmm(q_GRTK.reshape({G, R * T, K}), k_SGK.permute({1, 2, 0})).view({G, R, T, S});
   scores = recording() ? scores * scale : scores.mul_(scale);

@@ -8,8 +8,19 @@ namespace {
 
 at::Tensor plus(at::Tensor sum, const at::Tensor& term) { return recording() ? sum + term : sum.add_(term); }
 
+// Small 16-bit products are done in fp32 and rounded once, as oneDNN rounds: its preparation costs more than they do.
+bool is_small_and_narrow(const at::Tensor& x, const at::Tensor& w) {
+  constexpr int64_t kProducts = int64_t{1} << 17;
+  return at::isReducedFloatingType(x.scalar_type()) && x.is_cpu() && x.numel() * w.size(1) <= kProducts;
+}
+
+at::Tensor product(const at::Tensor& x, const at::Tensor& w) {
+  if (!is_small_and_narrow(x, w)) return at::mm(x, w);
+  return at::mm(x.to(at::kFloat), w.to(at::kFloat)).to(x.scalar_type());
+}
+
 at::Tensor low_rank(const at::Tensor& x, const at::Tensor& a, const at::Tensor& b, double scale) {
-  return at::mm(at::mm(x, a.t()), b.t()) * scale;
+  return product(product(x, a.t()), b.t()) * scale;
 }
 
 // The experts' matrices; one node of the autograd graph for all of them, not one full-size gradient for each.
@@ -21,7 +32,7 @@ at::Tensor linear(const at::Tensor& x, const Weight& weight, const at::Tensor& b
   PUNA_CHECK(x.dim() == 2 && weight.dense.dim() == 2 && x.size(1) == weight.dense.size(1),
              "linear '{}': x has {} columns, the weight takes {}", weight.name, x.size(-1), weight.dense.size(-1));
   const at::Tensor w = weight.dense.t();
-  at::Tensor y = bias.defined() ? at::addmm(bias, x, w) : at::mm(x, w);
+  at::Tensor y = bias.defined() ? at::addmm(bias, x, w) : product(x, w);
   for (const LowRank& adapter : weight.adapters) y = plus(y, low_rank(x, adapter.a, adapter.b, adapter.scale));
   return y;
 }
@@ -47,10 +58,15 @@ at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::
     const at::Tensor x_e = rows == x.size(0) ? x : x.narrow(0, offsets[e], rows);
     at::Tensor y_e;
     if (grad) {
-      y_e = at::mm(x_e, experts[e]);
+      y_e = product(x_e, experts[e]);
     } else {
+      const at::Tensor w_e = dense.select(0, e);
       y_e = out.narrow(0, offsets[e], rows);
-      at::mm_out(y_e, x_e, dense.select(0, e));
+      if (is_small_and_narrow(x_e, w_e)) {
+        y_e.copy_(product(x_e, w_e));
+      } else {
+        at::mm_out(y_e, x_e, w_e);
+      }
     }
     for (size_t i = 0; i < weight.adapters.size(); ++i) {
       const LowRank& adapter = weight.adapters[i];
