@@ -179,6 +179,12 @@ void refuse_foreign_directory(const fs::path& dir) {
   fail(dir.string(), "is not empty and holds no demo model; choose another --out, or overwrite with --force");
 }
 
+// An earlier demo model makes room; anybody else's model is left for save_hf to refuse.
+void remove_old_demo(const fs::path& dir) {
+  if (!fs::exists(dir / kMarker)) return;
+  for (const char* name : {"config.json", "model.safetensors"}) fs::remove(dir / name);
+}
+
 struct DemoFlags {
   std::string out = "demo-model";
   uint64_t seed = 0;
@@ -200,6 +206,7 @@ void write_demo_model(const fs::path& dir, uint64_t seed, bool force) {
   std::error_code error;
   fs::create_directories(dir, error);
   if (error) fail(dir.string(), "cannot be made: {}; choose another --out", error.message());
+  remove_old_demo(dir);
   const arch::Llama4Config config = demo_config();
   at::Generator generator = at::detail::createCPUGenerator(seed);
   io::write_file(
@@ -216,7 +223,8 @@ void add_demo_model(CLI::App& app) {
   CLI::App* command = app.add_subcommand("demo-model", "Write a tiny random model, to try the other commands");
   command->add_option("--out", flags->out, "Directory to write")->type_name("DIR")->capture_default_str();
   command->add_option("--seed", flags->seed, "Of the random weights")->type_name("N")->capture_default_str();
-  command->add_flag("--force", flags->force, "Write into a directory that holds something else");
+  command->add_flag("--force", flags->force,
+                    "Write into a directory that holds other files (never over another model)");
   command->footer("Example:\n  puna demo-model --out demo-model && puna chat --model demo-model");
   command->callback([flags] { run_demo_model(*flags); });
 }

@@ -155,7 +155,7 @@ void add_generate(CLI::App& app) {
       ->type_name("TEXT");
   command->add_option("--system", flags->system, "System message")->type_name("TEXT");
   command->add_option("--image", flags->images, "JPEG, PNG or WebP files, put before the text (at most 48)")
-      ->type_name("FILE ...");
+      ->type_name("FILE");
   command->add_flag("--raw", flags->raw, "Continue the text itself, without the chat format");
   command->add_option("--max-tokens", flags->max_tokens, "Tokens to generate at most")
       ->type_name("N")

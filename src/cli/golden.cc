@@ -181,7 +181,7 @@ void add_golden(CLI::App& app) {
       ->type_name("NAME")
       ->capture_default_str();
   command->add_flag("--all-keys", flags->all_keys, "Every tensor named ids or ids.*");
-  command->add_option("--images", flags->images, "Image files of the prompt, in order")->type_name("FILE ...");
+  command->add_option("--images", flags->images, "Image files of the prompt, in order")->type_name("FILE");
   command->add_option("--pixels", flags->pixels, "safetensors file whose pixel_values are used instead of images")
       ->type_name("FILE");
   command

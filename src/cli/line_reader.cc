@@ -28,6 +28,7 @@ class EditedReader : public LineReader {
   EditedReader(const InterruptGuard& interrupt, const Style& style, const std::optional<std::filesystem::path>& file)
       : interrupt_(interrupt), file_(file ? file->string() : "") {
     std::setlocale(LC_CTYPE, "");
+    if (MB_CUR_MAX == 1) std::setlocale(LC_CTYPE, "C.UTF-8");  // without a locale, umlauts could not be typed
     // '\1' brackets what takes no room on the screen.
     prompts_[0] = style.prompt.empty() ? "> " : fmt::format("\1{}\1> \1{}\1", style.prompt, style.reset);
     prompts_[1] = style.prompt.empty() ? ". " : fmt::format("\1{}\1. \1{}\1", style.note, style.reset);

@@ -75,7 +75,11 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   command.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: repeat less; 1: off")
       ->type_name("X")
       ->group(group);
+  const auto not_negative = [](const std::string& text) {  // CLI11 would wrap -1 around
+    return text.starts_with('-') ? "--seed is " + text + "; it must not be negative" : std::string();
+  };
   command.add_option("--seed", options.seed, "The same seed gives the same text; default: random")
+      ->check(not_negative)
       ->type_name("N")
       ->group(group);
 }

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/suggest.h"
 #include "cli/commands.h"
+#include "cli/terminal.h"
 
 namespace puna::cli {
 namespace {
@@ -57,7 +58,10 @@ int complain(const char* message, int status) {
 
 // CLI11's help and parse errors; its messages may span lines, ours is one.
 int parse_error(const CLI::App& app, const CLI::ParseError& error) {
-  if (error.get_exit_code() == 0) return app.exit(error);
+  if (error.get_exit_code() == 0) {
+    print_now(dynamic_cast<const CLI::CallForVersion*>(&error) ? app.version() + "\n" : app.help());
+    return 0;
+  }
   std::string message = dynamic_cast<const CLI::ExtrasError*>(&error) ? describe_extras(app) : error.what();
   std::replace(message.begin(), message.end(), '\n', ' ');
   const auto commands = app.get_subcommands();

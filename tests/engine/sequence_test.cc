@@ -62,7 +62,8 @@ TEST(Sequence, GreedyContinuationIsTheGoldenOne) {
     for (const char* variant : {"a_scout", "b_maverick", "c_top2", "d_text"}) {
       if (!fs::exists(set / "goldens" / variant / "text.json")) continue;
       const LoadedModel loaded = load(set / "ckpt" / variant);
-      for (const auto& [n, golden] : read_json_file(set / "goldens" / variant / "text.json")["greedy"].items()) {
+      const Json text = read_json_file(set / "goldens" / variant / "text.json");
+      for (const auto& [n, golden] : text["greedy"].items()) {
         Sequence sequence(loaded);
         SamplingParams params;
         params.temperature = 0;
