@@ -34,7 +34,7 @@ def model(demo):
 
 
 def test_logits_are_those_of_transformers(demo, model, tokenizer, tmp_path):
-    ids = torch.tensor([tokenizer.bos_token_id] + tokenizer.encode("A tiny model, zürich 你好", add_special_tokens=False))
+    ids = torch.tensor([tokenizer.bos_token_id] + tokenizer.encode("A tiny model, z\u00fcrich \u4f60\u597d", add_special_tokens=False))
     save_file({"ids.0": ids.to(torch.int32)}, tmp_path / "ids.safetensors")
     puna("golden", "--ckpt", demo, "--ids", tmp_path / "ids.safetensors", "--all-keys", "--out", tmp_path / "out.safetensors")
     with torch.no_grad():
@@ -44,9 +44,9 @@ def test_logits_are_those_of_transformers(demo, model, tokenizer, tmp_path):
 
 
 def test_greedy_answer_is_that_of_transformers(demo, model, tokenizer):
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello 🦙!"}]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello \U0001f999!"}]
     enc = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-    out = json.loads(puna("generate", "--model", demo, "--dtype", "fp32", "--system", "Be brief.", "--prompt", "Hello 🦙!",
+    out = json.loads(puna("generate", "--model", demo, "--dtype", "fp32", "--system", "Be brief.", "--prompt", "Hello \U0001f999!",
                           "--temperature", "0", "--max-tokens", "24", "--json"))
     assert out["usage"]["prompt_tokens"] == enc["input_ids"].shape[1]
     with torch.no_grad():

@@ -84,7 +84,7 @@ def test_chat_at_a_terminal(demo, tmp_path):
     t = Terminal(["chat", "--model", demo, "--max-tokens", "3", "--seed", "1"], {"XDG_STATE_HOME": str(tmp_path)})
     t.read_until(b"/help lists the commands")
     t.read_until(b"> ")
-    t.send("züé".encode() + b"\x7fX\n")  # backspace takes a character, not a byte
+    t.send("z\u00fc\u00e9".encode() + b"\x7fX\n")  # backspace takes a character, not a byte
     t.read_until(b"\n")
     t.read_until(b"> ")
     t.send(b"half a line\x03")
@@ -101,7 +101,7 @@ def test_chat_at_a_terminal(demo, tmp_path):
     t.send(b"\x04")
     assert t.status() == 0
     history = tmp_path / "puna" / "chat_history"
-    assert history.read_text().splitlines()[1:3] == ["züX", "/stats"]
+    assert history.read_text().splitlines()[1:3] == ["z\u00fcX", "/stats"]
     assert history.stat().st_mode & 0o077 == 0
 
 

@@ -23,7 +23,7 @@ const std::vector<Case> kCases = {
     {"abcabd", {"abd", "abcx"}, "abc", 0},
     {"one two", {"two", "one two"}, "", 1},
     {"x\n\ny", {"\n\n", "y"}, "x", 0},
-    {"zürich ü stop", {"ü s"}, "zürich ", 0},
+    {"z\u00FCrich \u00FC stop", {"\u00FC s"}, "z\u00FCrich ", 0},
     {"mississippi", {"issip"}, "miss", 0},
 };
 
