@@ -21,7 +21,8 @@ std::string without_suffix(const std::string& text, std::string_view suffix) {
   return text.ends_with(suffix) ? text.substr(0, text.size() - suffix.size()) : text;
 }
 
-int64_t blocks(int64_t extent, int64_t block) { return block == 0 ? 1 : (extent + block - 1) / block; }
+/// Blocks along an extent; `block` 0 is one block over all of it.
+int64_t blocks(int64_t extent, int64_t block) { return block == 0 ? 1 : num_blocks(extent, block); }
 
 class HfBinder {
  public:
@@ -55,7 +56,7 @@ class HfBinder {
   MatrixPtr bind_quantised(const std::string& module, int64_t out, int64_t in, const QuantScheme& scheme) {
     const DType coded = scheme.packed() ? DType::I32 : scheme.coding == Coding::kInt8 ? DType::I8 : DType::F8E4M3;
     const int per_word = scheme.coding == Coding::kPacked4 ? 8 : 4;
-    const int64_t stored_cols = scheme.packed() ? (in + per_word - 1) / per_word : in;
+    const int64_t stored_cols = scheme.packed() ? num_blocks(in, per_word) : in;
     const auto* values = binder_.take(module + (scheme.packed() ? ".weight_packed" : ".weight"), {out, stored_cols},
                                       std::span(&coded, 1));
     const int64_t scale_rows = blocks(out, scheme.block_rows), scale_cols = blocks(in, scheme.block_cols);
@@ -63,7 +64,7 @@ class HfBinder {
     const io::TensorView* zeros = nullptr;
     if (!scheme.symmetric) {
       const DType type = scheme.packed() ? DType::I32 : DType::I8;
-      const int64_t rows = scheme.packed() ? (scale_rows + per_word - 1) / per_word : scale_rows;
+      const int64_t rows = scheme.packed() ? num_blocks(scale_rows, per_word) : scale_rows;
       zeros = binder_.take(module + ".weight_zero_point", {rows, scale_cols}, std::span(&type, 1));
     }
     if (scheme.packed()) check_stored_shape(module + ".weight_shape", out, in);

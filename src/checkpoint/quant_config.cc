@@ -8,6 +8,7 @@ namespace puna::checkpoint {
 namespace {
 
 constexpr size_t kMaxPatterns = 100'000;
+constexpr int64_t kMaxInt = int64_t{1} << 31;
 
 const Json* member(const Json& object, const char* key) {
   if (!object.is_object()) return nullptr;
@@ -25,7 +26,7 @@ std::string text_of(const Json& object, const char* key, std::string_view fallba
 int64_t int_of(const Json& object, const char* key, int64_t fallback, std::string_view where) {
   const Json* value = member(object, key);
   if (!value) return fallback;
-  if (!value->is_number_integer() || *value < 0 || *value > int64_t{1} << 31)
+  if (!value->is_number_integer() || *value < 0 || *value > kMaxInt)
     fail(where, "quantization_config: '{}' is {}, expected a whole number", key, value->dump());
   return value->get<int64_t>();
 }
@@ -80,9 +81,10 @@ void read_strategy(const Json& weights, QuantScheme& scheme, std::string_view wh
     scheme.block_rows = 0;
   } else if (strategy == "block") {
     const Json* block = member(weights, "block_structure");
-    if (!block || !block->is_array() || block->size() != 2 || !(*block)[0].is_number_unsigned() ||
-        !(*block)[1].is_number_unsigned() || (*block)[0] < 1 || (*block)[1] < 1)
-      fail(where, "quantization_config: strategy 'block' needs block_structure [rows, columns]");
+    const auto is_extent = [](const Json& n) { return n.is_number_integer() && n >= 1 && n <= kMaxInt; };
+    if (!block || !block->is_array() || block->size() != 2 || !is_extent((*block)[0]) || !is_extent((*block)[1]))
+      fail(where, "quantization_config: strategy 'block' needs block_structure [rows, columns], each from 1 to {}",
+           kMaxInt);
     scheme.block_rows = (*block)[0].get<int64_t>();
     scheme.block_cols = (*block)[1].get<int64_t>();
   } else if (strategy != "channel") {

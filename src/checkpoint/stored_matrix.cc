@@ -184,7 +184,7 @@ class QuantisedMatrix final : public StoredMatrix {
   }
 
   void scale_row(int64_t r, float* row) const {
-    const int64_t groups = (cols() + q_.block_cols - 1) / q_.block_cols;
+    const int64_t groups = num_blocks(cols(), q_.block_cols);
     for (int64_t g = 0; g < groups; ++g) {
       const float scale = scale_at(q_, r / q_.block_rows * groups + g);
       const float zero = zero_at(r / q_.block_rows, g, groups);
@@ -206,6 +206,21 @@ class QuantisedMatrix final : public StoredMatrix {
 
   Quantised q_;
 };
+
+void check_sizes(int64_t rows, int64_t cols, const Quantised& q) {
+  const int per_word = q.coding == Coding::kPacked4 ? 8 : q.coding == Coding::kPacked8 ? 4 : 0;
+  const int64_t least_row_bytes = per_word ? num_blocks(cols, per_word) * 4 : cols;
+  PUNA_CHECK(q.block_rows >= 1 && q.block_cols >= 1, "blocks of {} x {}", q.block_rows, q.block_cols);
+  PUNA_CHECK(q.row_bytes >= least_row_bytes && static_cast<int64_t>(q.values.size()) / std::max<int64_t>(q.row_bytes, 1) >= rows,
+             "{} bytes of values, {} a row, for [{}, {}]", q.values.size(), q.row_bytes, rows, cols);
+  const int64_t scale_rows = num_blocks(rows, q.block_rows), scale_cols = num_blocks(cols, q.block_cols);
+  const auto scale_bytes = dtype_bytes(q.scale_dtype, scale_rows * scale_cols);
+  PUNA_CHECK(scale_bytes && static_cast<int64_t>(q.scales.size()) >= *scale_bytes, "{} bytes of scales for [{}, {}]",
+             q.scales.size(), scale_rows, scale_cols);
+  const int64_t zero_bytes = per_word ? num_blocks(scale_rows, per_word) * scale_cols * 4 : scale_rows * scale_cols;
+  PUNA_CHECK(q.zero_points.empty() || static_cast<int64_t>(q.zero_points.size()) >= zero_bytes,
+             "{} bytes of zero points for [{}, {}]", q.zero_points.size(), scale_rows, scale_cols);
+}
 
 }  // namespace
 
@@ -252,6 +267,7 @@ std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_
 
 std::shared_ptr<const StoredMatrix> quantised_matrix(int64_t rows, int64_t cols, const Quantised& quantised,
                                                      std::shared_ptr<const void> owner) {
+  check_sizes(rows, cols, quantised);
   return std::make_shared<QuantisedMatrix>(rows, cols, quantised, std::move(owner));
 }
 

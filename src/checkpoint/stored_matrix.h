@@ -67,6 +67,10 @@ struct Quantised {
   std::span<const std::byte> zero_points;  // empty: symmetric. Packed along the rows for packed codings, else int8
 };
 
+/// How many blocks of `block` cover `extent`; the last may be a part.
+constexpr int64_t num_blocks(int64_t extent, int64_t block) { return extent / block + (extent % block != 0); }
+
+/// Checks that the spans of `quantised` hold as much as its sizes say.
 std::shared_ptr<const StoredMatrix> quantised_matrix(int64_t rows, int64_t cols, const Quantised& quantised,
                                                      std::shared_ptr<const void> owner);
 

@@ -2,7 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <limits>
 
+#include "base/error.h"
+#include "checkpoint/stored_matrix.h"
 #include "tests/checkpoint/fixtures.h"
 #include "tests/support/golden.h"
 
@@ -143,6 +146,48 @@ TEST(Errors, UnsupportedQuantisationIsNamed) {
     checkpoint.config["quantization_config"][c.where] = c.value;
     EXPECT_CONTAINS(open_error(checkpoint), c.expected);
   }
+}
+
+TEST(Errors, ABlockLargerThanAnyWeightDoesNotPassWithoutScales) {
+  const auto golden = EditableCheckpoint::load("quant/fp8_ct_b");
+  const auto with_block = [&](int64_t rows, int64_t cols, int64_t scale_rows) {
+    auto checkpoint = golden;
+    auto& weights = checkpoint.config["quantization_config"]["config_groups"]["group_0"]["weights"];
+    weights["strategy"] = "block";
+    weights["block_structure"] = {rows, cols};
+    for (const auto& view : golden.tensors) {
+      if (!view.name.ends_with(".weight_scale")) continue;
+      const int64_t in = checkpoint.at(view.name.substr(0, view.name.size() - 6)).shape[1];
+      checkpoint.remove(view.name);
+      checkpoint.add(view.name, DType::F32, {scale_rows, in / cols + (in % cols != 0)});
+    }
+    TemporaryDirectory dir;
+    checkpoint.write(dir.path() / "model");
+    return error_of([&] {
+      const auto model = open_model(dir.path() / "model");
+      for (const auto& row : model->rows()) model->load(row, at::kFloat);
+    });
+  };
+  EXPECT_EQ(with_block(int64_t{1} << 31, 128, 1), "");
+  for (const int64_t huge : {(int64_t{1} << 31) + 1, std::numeric_limits<int64_t>::max()}) {
+    EXPECT_CONTAINS(with_block(huge, 128, 0), "block_structure");
+    EXPECT_CONTAINS(with_block(128, huge, 1), "block_structure");
+  }
+}
+
+TEST(Errors, AQuantisedMatrixWithoutEnoughScalesIsRefused) {
+  const std::vector<std::byte> values(64 * 64), scales(4 * 64), zeros(64);
+  Quantised q{.coding = Coding::kInt8, .values = values, .row_bytes = 64, .scales = scales, .zero_points = {}};
+  q.block_cols = 64;
+  EXPECT_NO_THROW(quantised_matrix(64, 64, q, nullptr));
+  q.block_cols = 32;
+  EXPECT_THROW(quantised_matrix(64, 64, q, nullptr), InternalError);
+  q.block_cols = 64;
+  q.zero_points = std::span(zeros).first(63);
+  EXPECT_THROW(quantised_matrix(64, 64, q, nullptr), InternalError);
+  q.zero_points = zeros;
+  EXPECT_NO_THROW(quantised_matrix(64, 64, q, nullptr));
+  EXPECT_THROW(quantised_matrix(65, 64, q, nullptr), InternalError);
 }
 
 }  // namespace
