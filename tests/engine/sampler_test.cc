@@ -131,6 +131,15 @@ TEST(Sampler, TopPKeepsTheTokenThatReachesTheShare) {
   EXPECT_NEAR(counts.at(0) / 4000.0, 0.5 / 0.8, 0.03);
 }
 
+// Many small weights that top-p alone may ignore count in its share once top-k is given.
+TEST(Sampler, TopPIsAShareOfAllThatTopKKept) {
+  std::vector<float> logits(40, std::log(0.0099f));
+  logits[0] = 0, logits[1] = std::log(0.5f);
+  SamplingParams params = plain();
+  params.top_k = 40, params.top_p = 0.6;
+  EXPECT_EQ(draw_many(params, logits, 300).size(), 2u);
+}
+
 TEST(Sampler, RepetitionPenaltyDividesPositiveAndMultipliesNegativeLogits) {
   SamplingParams params = plain(0);
   params.repetition_penalty = 2;
