@@ -198,6 +198,7 @@ void add_chat(CLI::App& app) {
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--context", flags->context, "Tokens that must fit in memory")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N")
       ->capture_default_str();
   add_sampling_options(*command, flags->sampling);

@@ -76,7 +76,10 @@ void golden_greedy(const engine::LoadedModel& loaded, const GoldenPrompt& golden
   for (int64_t i = 0; i < steps; ++i) {
     const engine::TokenId id = sampler.sample(logits).id;
     tokens[i] = id;
-    if (i + 1 < steps) logits = sequence.step(id);
+    if (i + 1 == steps) break;
+    if (sequence.full())
+      fail("--greedy", "{} tokens do not fit in the model's context; ask for at most {}", steps, i + 1);
+    logits = sequence.step(id);
   }
   out.add("greedy" + golden.suffix, tokens);
 }

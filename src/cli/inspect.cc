@@ -90,7 +90,10 @@ void print_text(const std::string& text, const std::optional<std::string>& forma
 }
 
 void inspect(const InspectOptions& options) {
-  std::optional<arch::Llama4Config> config = arch::preset(options.model);
+  // A checkpoint that is called like a preset is the checkpoint.
+  std::error_code ec;
+  const bool is_path = std::filesystem::exists(options.model, ec);
+  std::optional<arch::Llama4Config> config = is_path ? std::nullopt : arch::preset(options.model);
   std::optional<std::string> format;
   std::optional<LoadReport> report;
   if (config) {

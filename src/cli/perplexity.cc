@@ -82,6 +82,7 @@ void add_perplexity(CLI::App& app) {
   add_model_options(*command, flags->model);
   command->add_option("--text", flags->text, "The text, UTF-8")->type_name("FILE");
   command->add_option("--context", flags->context, "Tokens per window, <|begin_of_text|> included")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--stride", flags->stride, "New tokens per window; 0: windows do not overlap")

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <new>
 #include <system_error>
 
@@ -86,6 +87,14 @@ int parse_and_run(CLI::App& app, std::vector<std::string> arguments) {
   return 0;
 }
 
+constexpr const char* kNoMemory =
+    "[memory] an allocation failed; close other programs or use a smaller model or context";
+
+// LibTorch has no type of its own for the CPU allocator's failure.
+bool is_out_of_memory(std::string_view message) {
+  return message.find("can't allocate memory") != message.npos || message.find("out of memory") != message.npos;
+}
+
 // LibTorch's errors carry a C++ stack trace after the first line.
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
@@ -118,13 +127,16 @@ int run(std::vector<std::string> arguments) {
   } catch (const Error& error) {
     return complain(error.what(), 1);
   } catch (const InternalError& error) {
-    return complain(fmt::format("a bug in Puna, please report it: {}", error.what()).c_str(), kBug);
+    return complain(error.what(), kBug);
   } catch (const std::bad_alloc&) {
-    return complain("[memory] an allocation failed; close other programs or use a smaller model or context", 1);
+    return complain(kNoMemory, 1);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return complain(fmt::format("[{}] {}", error.path1().string(), error.code().message()).c_str(), 1);
   } catch (const std::system_error& error) {
     if (error.code() == std::errc::broken_pipe) return kClosedPipe;
     return complain(fmt::format("[standard output] {}", error.what()).c_str(), 1);
   } catch (const std::exception& error) {
+    if (is_out_of_memory(error.what())) return complain(kNoMemory, 1);
     return complain(fmt::format("a bug in Puna, please report it: {}", first_line(error.what())).c_str(), kBug);
   }
 }

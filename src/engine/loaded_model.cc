@@ -18,7 +18,10 @@ namespace fs = std::filesystem;
 
 bool is_gguf(const fs::path& path) { return path.extension() == ".gguf"; }
 
-fs::path directory_of(const fs::path& model) { return fs::is_directory(model) ? model : model.parent_path(); }
+fs::path directory_of(const fs::path& model) {
+  if (fs::is_directory(model)) return model;
+  return model.has_parent_path() ? model.parent_path() : fs::path(".");
+}
 
 std::shared_ptr<const text::Tokenizer> open_tokenizer(const LoadOptions& options) {
   const fs::path path =

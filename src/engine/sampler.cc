@@ -34,12 +34,13 @@ size_t checked_argmax(std::span<const float> logits) {
 }  // namespace
 
 void validate(const SamplingParams& p) {
-  require(p.temperature >= 0 && p.temperature <= 100, "--temperature", p.temperature, "from 0 to 100");
+  require(p.temperature == 0 || (p.temperature >= 1e-3 && p.temperature <= 100), "--temperature", p.temperature,
+          "0 (greedy), or from 0.001 to 100");
   require(p.top_p > 0 && p.top_p <= 1, "--top-p", p.top_p, "above 0 and at most 1");
   require(p.top_k >= 0, "--top-k", static_cast<double>(p.top_k), "0 (all) or more");
   require(p.min_p >= 0 && p.min_p <= 1, "--min-p", p.min_p, "from 0 to 1");
-  require(p.repetition_penalty > 0 && p.repetition_penalty <= 100, "--repetition-penalty", p.repetition_penalty,
-          "above 0 and at most 100");
+  require(p.repetition_penalty >= 0.01 && p.repetition_penalty <= 100, "--repetition-penalty", p.repetition_penalty,
+          "from 0.01 to 100");
   require(p.logprobs >= -1 && p.logprobs <= 100, "--logprobs", p.logprobs, "from 0 to 100");
 }
 
@@ -99,16 +100,16 @@ TokenId Sampler::draw(std::span<const float> logits, float max_logit) {
   // sort them. Top-k counts its share among what it keeps, so there nothing may go first.
   const double nucleus = params_.top_p < 1 ? (1 - params_.top_p) / static_cast<double>(logits.size()) : 0;
   const double cut = top_k > 0 ? 0 : std::max(nucleus, params_.min_p);
-  const double inverse = 1 / params_.temperature;
   candidates_.clear();
   double total = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
-    const double weight = std::exp((static_cast<double>(logits[i]) - max_logit) * inverse);
+    const double weight = std::exp((static_cast<double>(logits[i]) - max_logit) / params_.temperature);
     total += weight;
     if (weight > 0 && weight >= cut) candidates_.push_back({weight, static_cast<TokenId>(i)});
   }
   if (top_k > 0 || params_.top_p < 1) keep_most_probable(total);
   if (params_.min_p > 0) std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < params_.min_p; });
+  PUNA_CHECK(!candidates_.empty(), "no token is left to draw from");
   double left = 0;
   for (const Candidate& c : candidates_) left += c.weight;
   left *= rng_.uniform();

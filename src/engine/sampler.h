@@ -16,7 +16,7 @@ using text::TokenId;
 /// How the next token is chosen. Applied in this order, as transformers does: repetition penalty, temperature, top-k,
 /// top-p, min-p.
 struct SamplingParams {
-  double temperature = 0.6;       // 0: greedy, the lowest id among equal logits
+  double temperature = 0.6;       // 0: greedy, the lowest id among equal logits; else from 0.001
   double top_p = 0.9;             // least set of tokens whose probabilities reach it; 1: all
   int64_t top_k = 0;              // most probable tokens kept; 0: all
   double min_p = 0;               // tokens below min_p * (the greatest probability) are dropped

@@ -99,8 +99,8 @@ std::optional<std::span<const float>> Sequence::prefill(const Prompt& prompt, co
     at::Tensor features = rows > 0 ? prompt.features.narrow(0, feature_row, rows) : at::Tensor();
     logits = forward(std::span(prompt.tokens).subspan(static_cast<size_t>(at), static_cast<size_t>(count)), features,
                      options.all_logits);
-    if (options.on_logits) options.on_logits(at, logits);
     keys_.insert(keys_.end(), wanted.begin() + at, wanted.begin() + at + count);
+    if (options.on_logits) options.on_logits(at, logits);
     at += count;
     feature_row += rows;
     if (options.on_progress) options.on_progress(at - reused_, total - reused_);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "model/parts.h"
 #include "model/text_model.h"
 #include "model/vision_model.h"
@@ -12,7 +13,7 @@
 namespace puna::model {
 namespace {
 
-// Without gradients the autograd dispatch is left out altogether: it costs a small model a fifth of its decode time.
+// Without gradients the autograd dispatch is left out altogether, and the ops overwrite their own temporaries.
 struct NoGradient {
   c10::NoGradGuard no_grad;
   at::AutoDispatchBelowADInplaceOrView below;
@@ -47,10 +48,12 @@ std::unique_ptr<Model> Model::load(const checkpoint::ModelSource& source, const 
   auto impl = std::make_unique<Impl>();
   impl->config = source.config();
   impl->options = options;
+  Progress progress("loading", static_cast<int64_t>(source.rows().size()));
   for (const arch::ParamRow& row : source.rows()) {
     at::Tensor dense = source.load(row, options.dtype).to(options.device);
     PUNA_CHECK(dense.sizes() == at::IntArrayRef(row.shape), "'{}' was loaded in another shape", row.name);
     impl->weights[row.name] = {row.name, std::move(dense), {}};
+    progress.add(1);
   }
   impl->text.emplace(impl->config, impl->weights);
   if (impl->config.vision) impl->vision.emplace(*impl->config.vision, impl->weights, options.device);

@@ -12,16 +12,16 @@ namespace puna::ops {
 namespace {
 
 constexpr int64_t kScoresInMemory = int64_t{4} << 20;  // up to here all scores are held at once
-constexpr int64_t kWidenedKeys = int64_t{1} << 18;
-constexpr int64_t kMaskElements = int64_t{4} << 20;  // of one block of queries of the fused kernel
+constexpr int64_t kWidenedKeys = int64_t{1} << 18;     // 16-bit keys, up to which they are copied to fp32
+constexpr int64_t kMaskElements = int64_t{4} << 20;    // of one block of queries of the fused kernel
 
 // All scores at once: cheaper than the fused kernel for few of them, and exact where softmax is (a token that sees
 // only itself has gradients of exactly zero, which an optimiser that divides by their size needs).
 at::Tensor attend_short(const at::Tensor& q_GRTK, const at::Tensor& k_SGK, const at::Tensor& v_SGK) {
   const int64_t G = q_GRTK.size(0), R = q_GRTK.size(1), T = q_GRTK.size(2), K = q_GRTK.size(3), S = k_SGK.size(0);
-  // oneDNN compiles a kernel for each new number of keys, so for each token: fp32 copies of few keys are cheaper.
+  // Scores are never rounded to 16 bits; nor does oneDNN then compile a kernel for each new number of keys.
   const at::ScalarType dtype = q_GRTK.scalar_type();
-  if (at::isReducedFloatingType(dtype) && q_GRTK.is_cpu() && k_SGK.numel() <= kWidenedKeys)
+  if (at::isReducedFloatingType(dtype))
     return attend_short(q_GRTK.to(at::kFloat), k_SGK.to(at::kFloat), v_SGK.to(at::kFloat)).to(dtype);
   const double scale = 1 / std::sqrt(static_cast<double>(K));
   at::Tensor scores = at::bmm(q_GRTK.reshape({G, R * T, K}), k_SGK.permute({1, 2, 0})).view({G, R, T, S});
@@ -61,8 +61,9 @@ at::Tensor attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor&
   PUNA_CHECK(H % G == 0 && T > 0 && T <= S && k.size(2) == K && v.sizes() == k.sizes(),
              "attention: {} queries of {} heads of {}, {} keys of {} heads of {}", T, H, K, S, G, k.size(2));
   const at::Tensor q_GRTK = q.view({T, G, H / G, K}).permute({1, 2, 0, 3});
-  const at::Tensor out_GRTK =
-      T == 1 || T * S <= kScoresInMemory / H ? attend_short(q_GRTK, k, v) : attend_long(q_GRTK, k, v);
+  const bool few_scores = T == 1 || T * S <= kScoresInMemory / H;
+  const bool few_keys = !at::isReducedFloatingType(k.scalar_type()) || k.numel() <= kWidenedKeys;
+  const at::Tensor out_GRTK = few_scores && few_keys ? attend_short(q_GRTK, k, v) : attend_long(q_GRTK, k, v);
   return out_GRTK.permute({2, 0, 1, 3}).reshape({T, H * K});
 }
 

@@ -193,6 +193,8 @@ TEST(Sampler, RefusesParametersOutOfRange) {
     EXPECT_THROW(validate(params), UsageError);
   };
   bad([](auto& p) { p.temperature = -1; });
+  bad([](auto& p) { p.temperature = 1e-310; });
+  bad([](auto& p) { p.repetition_penalty = 1e-300; });
   bad([](auto& p) { p.temperature = NAN; });
   bad([](auto& p) { p.top_p = 0; });
   bad([](auto& p) { p.top_p = 1.5; });

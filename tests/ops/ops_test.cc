@@ -105,6 +105,19 @@ TEST(Attention, BlocksOfQueriesEqualTheWhole) {
 }
 
 // Rotation is of pairs (2j, 2j+1), not of halves (j, j + K/2).
+// Few keys are widened, many go through the fused kernel; both keep scores in fp32, so that only q, k, v and the result
+// are rounded: the output differs from the fp32 one by its own rounding, 2^-8 of values below 1 in size.
+TEST(Attention, SixteenBitScoresAreFp32WhateverTheLength) {
+  for (const int64_t S : {100, 9000}) {
+    for (const int64_t T : {1, 3}) {
+      const at::Tensor q = (at::randn({T, 4, 32}) * 4).to(at::kBFloat16), k = at::randn({S, 2, 32}).to(at::kBFloat16),
+                       v = at::rand({S, 2, 32}).to(at::kBFloat16);
+      expect_close(attention(q, k, v).to(at::kFloat),
+                   plain_attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat)), 1.0 / 256);
+    }
+  }
+}
+
 TEST(Rope, RotatesInterleavedPairs) {
   const at::Tensor x = at::tensor({1.f, 2.f, 3.f, 4.f}).view({1, 1, 4});
   const double f0 = 0.3, f1 = 0.01, p = 7;
