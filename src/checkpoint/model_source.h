@@ -30,7 +30,8 @@ class ModelSource {
   virtual bool is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) const = 0;
 
   /// The row in its table shape, as `dtype` (dequantised where needed). Zero-copy when the stored dtype and layout are
-  /// the wanted ones; such a tensor keeps the mapping alive and must not be written to.
+  /// the wanted ones; such a tensor keeps the mapping alive. Writing to it leaves the file as it is, but is seen by
+  /// every other tensor loaded from the same row.
   virtual at::Tensor load(const arch::ParamRow& row, at::ScalarType dtype) const = 0;
 
  protected:

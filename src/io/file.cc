@@ -49,7 +49,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const fs::path& path) {
   std::shared_ptr<MappedFile> file(new MappedFile());
   if (info.st_size == 0) return file;
   const auto size = static_cast<size_t>(info.st_size);
-  void* const data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
+  void* const data = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd.get(), 0);
   if (data == MAP_FAILED) fail(path.string(), "cannot be mapped into memory: {}", reason(errno));
   file->data_ = static_cast<const std::byte*>(data);
   file->size_ = size;

@@ -11,7 +11,8 @@
 
 namespace puna::io {
 
-/// A read-only private mapping of a whole file. The file must not be shortened while it is mapped.
+/// A private mapping of a whole file. The file must not be shortened while it is mapped. Who casts the const away may
+/// write: the written pages become this process's own memory and the file stays as it is.
 class MappedFile {
  public:
   /// Throws Error when the file cannot be opened or mapped, or is not a regular file. An empty file has empty bytes.

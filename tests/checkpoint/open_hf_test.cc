@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "checkpoint/model_source.h"
 #include "checkpoint/save.h"
+#include "io/file.h"
 #include "io/safetensors.h"
 #include "tests/checkpoint/fixtures.h"
 #include "tests/support/golden.h"
@@ -121,6 +122,23 @@ TEST(OpenHf, WeightsOfTheWantedTypeAreTheMappingItself) {
   model.reset();
   EXPECT_TRUE(is_mapped_from(kept[0].const_data_ptr(), dir));
   EXPECT_EQ(kept[0].to(at::kDouble).abs().sum().item<double>(), before);
+}
+
+TEST(OpenHf, WritingToAMappedWeightLeavesTheFileAsItIs) {
+  puna::test::TemporaryDirectory dir;
+  test::EditableCheckpoint::load("ckpt/a_scout").write(dir.path() / "model");
+  const std::string before = io::read_file(dir.path() / "model/model.safetensors", 1 << 30);
+  {
+    const auto model = open_model(dir.path() / "model");
+    for (const auto& row : model->rows()) {
+      ASSERT_TRUE(model->is_zero_copy(row, at::kBFloat16)) << row.name;
+      at::Tensor weight = model->load(row, at::kBFloat16);
+      const at::Tensor old = weight.to(at::kFloat);
+      weight.add_(1);
+      EXPECT_TRUE(at::equal(weight, (old + 1).to(at::kBFloat16))) << row.name;
+    }
+  }
+  EXPECT_TRUE(io::read_file(dir.path() / "model/model.safetensors", 1 << 30) == before);
 }
 
 TEST(OpenHf, OpeningALargeCheckpointReadsNoWeight) {
