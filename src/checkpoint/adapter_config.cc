@@ -11,16 +11,17 @@ namespace {
 
 constexpr int64_t kMaxConfigBytes = 16 << 20;
 constexpr int64_t kMaxRank = 1 << 20;
+constexpr size_t kMaxPatterns = 1000;  // each is tried on every linear
 
 /// Not null, false, or empty.
-bool is_set(const Json& json, const char* key) {
+bool is_set(const OrderedJson& json, const char* key) {
   const auto found = json.find(key);
   if (found == json.end() || found->is_null()) return false;
   if (found->is_boolean()) return found->get<bool>();
   return !((found->is_array() || found->is_object()) && found->empty());
 }
 
-double number(const Json& json, const char* key, double fallback, std::string_view where) {
+double number(const OrderedJson& json, const char* key, double fallback, std::string_view where) {
   const auto found = json.find(key);
   if (found == json.end() || found->is_null()) return fallback;
   if (!found->is_number() || !std::isfinite(found->get<double>()))
@@ -34,8 +35,8 @@ int64_t checked_rank(double value, std::string_view where) {
   return static_cast<int64_t>(value);
 }
 
-void refuse_variants(const Json& json, std::string_view where) {
-  if (const std::string type = json.value("peft_type", Json("LORA")).dump(); type != "\"LORA\"")
+void refuse_variants(const OrderedJson& json, std::string_view where) {
+  if (const std::string type = json.value("peft_type", OrderedJson("LORA")).dump(); type != "\"LORA\"")
     fail(where, "peft_type is {}, Puna reads LORA adapters", type);
   if (json.contains("bias") && json["bias"] != "none")
     fail(where, "bias is {}, expected \"none\": the model's linears have no bias", json["bias"].dump());
@@ -57,12 +58,13 @@ void refuse_variants(const Json& json, std::string_view where) {
 }
 
 /// PEFT takes the first pattern that matches, in the file's order.
-std::vector<std::pair<Regex, double>> patterns(const nlohmann::ordered_json& json, const char* key,
-                                               std::string_view where) {
+std::vector<std::pair<Regex, double>> patterns(const OrderedJson& json, const char* key, std::string_view where) {
   std::vector<std::pair<Regex, double>> result;
   const auto found = json.find(key);
   if (found == json.end() || found->is_null()) return result;
   if (!found->is_object()) fail(where, "'{}' must be an object", key);
+  if (found->size() > kMaxPatterns)
+    fail(where, "'{}' has {} patterns, at most {} are read", key, found->size(), kMaxPatterns);
   for (const auto& [pattern, value] : found->items()) {
     if (!value.is_number()) fail(where, "'{}' of '{}' is {}, expected a number", key, pattern, value.dump());
     result.emplace_back(Regex(fmt::format("(.*\\.)?({})$", pattern), where), value.get<double>());
@@ -70,7 +72,7 @@ std::vector<std::pair<Regex, double>> patterns(const nlohmann::ordered_json& jso
   return result;
 }
 
-bool version_before(const Json& json, int major, int minor) {
+bool version_before(const OrderedJson& json, int major, int minor) {
   const auto found = json.find("peft_version");
   int a = 0, b = 0;
   if (found == json.end() || !found->is_string()) return true;  // the field is as old as 0.18
@@ -83,19 +85,21 @@ bool version_before(const Json& json, int major, int minor) {
 AdapterConfig AdapterConfig::read(const std::filesystem::path& path) {
   const std::string where = path.string();
   const std::string text = io::read_file(path, kMaxConfigBytes);
-  const Json json = parse_json(text, where);
+  const OrderedJson json = parse_ordered_json(text, where);
   if (!json.is_object()) fail(where, "is no JSON object");
   refuse_variants(json, where);
-  const auto ordered = nlohmann::ordered_json::parse(text);
   AdapterConfig config;
   config.rank_ = checked_rank(number(json, "r", 8, where), where);
   config.alpha_ = number(json, "lora_alpha", 8, where);
   config.rslora_ = is_set(json, "use_rslora");
-  config.rank_patterns_ = patterns(ordered, "rank_pattern", where);
+  config.rank_patterns_ = patterns(json, "rank_pattern", where);
   for (const auto& [regex, rank] : config.rank_patterns_) checked_rank(rank, where);
-  config.alpha_patterns_ = patterns(ordered, "alpha_pattern", where);
+  config.alpha_patterns_ = patterns(json, "alpha_pattern", where);
   if (is_set(json, "target_parameters")) {
-    for (const Json& name : json["target_parameters"]) {
+    const OrderedJson& names = json["target_parameters"];
+    if (!names.is_array() || names.size() > kMaxPatterns)
+      fail(where, "target_parameters has {} names, expected a list of at most {}", names.size(), kMaxPatterns);
+    for (const OrderedJson& name : names) {
       if (!name.is_string()) fail(where, "target_parameters holds {}, expected names", name.dump());
       config.target_parameters_.push_back(name.get<std::string>());
     }

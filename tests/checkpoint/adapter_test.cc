@@ -1,6 +1,7 @@
 // PEFT adapters: the weights' changes equal PEFT's own, for linears, fused experts and one module per expert.
 #include "checkpoint/adapter.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -164,6 +165,31 @@ TEST(Adapter, EveryProblemIsInOneError) {
       << error;
   EXPECT_NE(error.find("2 not of this model: base_model.model.model.layers.99"), error.npos) << error;
   EXPECT_NE(error.find("has shape [3, 64], expected [2, 64]"), error.npos) << error;
+}
+
+TEST(Adapter, HostileConfigsAreOneError) {
+  const auto config = config_of("ckpt/d_text");
+  EditableAdapter adapter;
+  adapter.add("model.layers.0.self_attn.q_proj", {2, config.text.hidden_size}, {64, 2});
+  const auto error_with = [&](const char* key, const Json& value) {
+    adapter.config[key] = value;
+    const std::string error = error_of([&] { adapter.open(config); });
+    adapter.config.erase(key);
+    return error;
+  };
+  EXPECT_EQ(error_with("rank_pattern", {{"k_proj", 4}}), "");
+  Json patterns = Json::object(), names = Json::array();
+  for (int i = 0; i < 1001; ++i) {
+    patterns[fmt::format("x{}", i)] = 2;
+    names.push_back(fmt::format("x{}", i));
+  }
+  EXPECT_NE(error_with("rank_pattern", patterns).find("1001 patterns"), std::string::npos);
+  EXPECT_NE(error_with("alpha_pattern", patterns).find("1001 patterns"), std::string::npos);
+  EXPECT_NE(error_with("target_parameters", names).find("1001 names"), std::string::npos);
+  EXPECT_NE(error_with("target_parameters", {{"k", "v"}}).find("expected a list of at most"), std::string::npos);
+  // An object of very many keys would be slow to parse in its order.
+  for (int i = 1001; i < 10'001; ++i) patterns[fmt::format("x{}", i)] = 2;
+  EXPECT_NE(error_with("auto_mapping", patterns).find("more than 10000 keys"), std::string::npos);
 }
 
 TEST(Adapter, VariantsThatChangeTheArithmeticAreRefused) {
