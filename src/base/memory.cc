@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <array>
 #include <fstream>
+#include <initializer_list>
 #include <limits>
 #include <sstream>
+#include <string_view>
 
 namespace puna {
 namespace {
@@ -31,28 +33,49 @@ int64_t meminfo_available() {
   return std::numeric_limits<int64_t>::max();
 }
 
-// Walks from this process's v2 group to the root; every level may limit.
-int64_t cgroup_left() {
-  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+// The sum of some of the fields ("active_file 4096") of a memory.stat.
+int64_t read_fields(const std::string& path, std::initializer_list<std::string_view> keys) {
+  std::ifstream in(path);
+  std::string key;
+  int64_t value, sum = 0;
+  while (in >> key >> value)
+    if (std::ranges::find(keys, key) != keys.end()) sum += value;
+  return sum;
+}
+
+// This process's v2 group.
+std::string own_cgroup() {
   std::ifstream in("/proc/self/cgroup");
   std::string line, group;
   while (std::getline(in, line))
     if (line.rfind("0::", 0) == 0) group = line.substr(3);
-  int64_t left = kNone;
-  for (std::string dir = group == "/" ? "" : group;; dir.resize(dir.rfind('/'))) {
-    const std::string base = "/sys/fs/cgroup" + dir;
-    const int64_t limit = read_number(base + "/memory.max", kNone);
-    if (limit != kNone) left = std::min(left, limit - read_number(base + "/memory.current", 0));
-    if (dir.empty() || dir.rfind('/') == std::string::npos) break;
-  }
-  const int64_t v1 = read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", kNone);
-  if (v1 != kNone) left = std::min(left, v1 - read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", 0));
-  return std::max<int64_t>(left, 0);
+  return group;
 }
 
 }  // namespace
 
-int64_t available_memory_bytes() { return std::min(meminfo_available(), cgroup_left()); }
+int64_t cgroup_memory_left(const std::string& root, std::string group) {
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  int64_t left = kNone;
+  const auto consider = [&](int64_t limit, int64_t used, int64_t cache) {
+    if (limit != kNone) left = std::min(left, limit - std::max<int64_t>(used - cache, 0));
+  };
+  if (group == "/") group.clear();
+  for (;; group.resize(group.rfind('/'))) {  // every level may limit
+    const std::string base = root + group;
+    consider(read_number(base + "/memory.max", kNone), read_number(base + "/memory.current", 0),
+             read_fields(base + "/memory.stat", {"active_file", "inactive_file"}));
+    if (group.empty() || group.rfind('/') == std::string::npos) break;
+  }
+  const std::string v1 = root + "/memory";
+  consider(read_number(v1 + "/memory.limit_in_bytes", kNone), read_number(v1 + "/memory.usage_in_bytes", 0),
+           read_fields(v1 + "/memory.stat", {"total_active_file", "total_inactive_file"}));
+  return std::max<int64_t>(left, 0);
+}
+
+int64_t available_memory_bytes() {
+  return std::min(meminfo_available(), cgroup_memory_left("/sys/fs/cgroup", own_cgroup()));
+}
 
 int64_t resident_memory_bytes() {
   std::ifstream in("/proc/self/statm");

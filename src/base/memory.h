@@ -10,6 +10,10 @@ namespace puna {
 /// control group's limit (v2 and v1).
 int64_t available_memory_bytes();
 
+/// What is left of the memory limits of `group` ("/a/b") and the groups above it, in the control-group file systems at
+/// `root` (normally /sys/fs/cgroup). Page cache counts as free: the kernel gives it up. INT64_MAX without any limit.
+int64_t cgroup_memory_left(const std::string& root, std::string group);
+
 /// Resident set of this process in bytes (/proc/self/statm).
 int64_t resident_memory_bytes();
 

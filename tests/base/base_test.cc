@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <vector>
 
@@ -67,6 +69,31 @@ TEST(Memory, FiguresArePlausible) {
   EXPECT_GT(resident_memory_bytes(), 1 << 20);
   EXPECT_EQ(format_bytes(17), "17 B");
   EXPECT_EQ(format_bytes(int64_t{3} << 29), "1.50 GiB");
+}
+
+TEST(Memory, PageCacheOfAControlGroupCountsAsFree) {
+  test::TemporaryDirectory root;
+  const auto write = [&](const std::string& name, const std::string& text) {
+    std::filesystem::create_directories((root.path() / name).parent_path());
+    std::ofstream(root.path() / name) << text;
+  };
+  const auto left = [&](const char* group) { return cgroup_memory_left(root.path().string(), group); };
+  constexpr int64_t kNone = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(left("/"), kNone);
+  write("a/memory.max", "1000\n");
+  write("a/memory.current", "900\n");
+  write("a/memory.stat", "anon 300\nfile 600\nactive_file 200\ninactive_file 350\n");
+  write("a/b/memory.max", "max\n");
+  EXPECT_EQ(left("/a"), 1000 - (900 - 550));
+  EXPECT_EQ(left("/a/b"), left("/a"));
+  EXPECT_EQ(left(""), kNone);
+  write("a/b/memory.max", "100\n");
+  write("a/b/memory.current", "300\n");
+  EXPECT_EQ(left("/a/b"), 0);
+  write("memory/memory.limit_in_bytes", "500\n");
+  write("memory/memory.usage_in_bytes", "450\n");
+  write("memory/memory.stat", "active_file 1\ntotal_active_file 30\ntotal_inactive_file 20\n");
+  EXPECT_EQ(left("/"), 500 - (450 - 50));
 }
 
 TEST(AllClose, FailsOnNanSizesAndDistance) {
