@@ -211,7 +211,8 @@ void check_sizes(int64_t rows, int64_t cols, const Quantised& q) {
   const int per_word = q.coding == Coding::kPacked4 ? 8 : q.coding == Coding::kPacked8 ? 4 : 0;
   const int64_t least_row_bytes = per_word ? num_blocks(cols, per_word) * 4 : cols;
   PUNA_CHECK(q.block_rows >= 1 && q.block_cols >= 1, "blocks of {} x {}", q.block_rows, q.block_cols);
-  PUNA_CHECK(q.row_bytes >= least_row_bytes && static_cast<int64_t>(q.values.size()) / std::max<int64_t>(q.row_bytes, 1) >= rows,
+  PUNA_CHECK(q.row_bytes >= least_row_bytes &&
+                 static_cast<int64_t>(q.values.size()) / std::max<int64_t>(q.row_bytes, 1) >= rows,
              "{} bytes of values, {} a row, for [{}, {}]", q.values.size(), q.row_bytes, rows, cols);
   const int64_t scale_rows = num_blocks(rows, q.block_rows), scale_cols = num_blocks(cols, q.block_cols);
   const auto scale_bytes = dtype_bytes(q.scale_dtype, scale_rows * scale_cols);
