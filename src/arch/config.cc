@@ -129,13 +129,12 @@ void check_vision(const VisionConfig& v, std::string_view where) {
 
 void check_tokens(const Llama4Config& c, std::string_view where) {
   const int64_t last = c.text.vocab_size - 1;
-  const int64_t least_image = c.vision ? 0 : -1;
   check_ranges(where, "token id",
                {{"bos_token_id", c.bos_token_id, -1, last},
                 {"pad_token_id", c.pad_token_id, -1, last},
-                {"image_token_index", c.image_token_id, least_image, last},
-                {"boi_token_index", c.boi_token_id, least_image, last},
-                {"eoi_token_index", c.eoi_token_id, least_image, last}});
+                {"image_token_index", c.image_token_id, -1, last},
+                {"boi_token_index", c.boi_token_id, -1, last},
+                {"eoi_token_index", c.eoi_token_id, -1, last}});
   for (int64_t id : c.eos_token_ids) check_ranges(where, "token id", {{"eos_token_id", id, 0, last}});
 }
 
@@ -185,6 +184,13 @@ void drop_absent_meta_tokens(Llama4Config& config) {
     if (absent(*id)) *id = -1;
   std::erase_if(config.eos_token_ids, absent);
   if (!config.vision) config.image_token_id = config.boi_token_id = config.eoi_token_id = -1;
+}
+
+void note_absent_image_tokens(Llama4Config& config) {
+  if (config.vision && std::min({config.image_token_id, config.boi_token_id, config.eoi_token_id}) < 0)
+    config.notes.push_back(
+        fmt::format("no ids are known for all of the image tokens in a vocabulary of {}: images cannot be used",
+                    config.text.vocab_size));
 }
 
 void validate(const Llama4Config& config, std::string_view where) {

@@ -83,8 +83,8 @@ struct Llama4Config {
   TextConfig text;
   std::optional<VisionConfig> vision;
   DType dtype = DType::BF16;  // of the stored weights
-  // Token ids: -1 when the model has no such token (image tokens: without vision). Absent in the source: Meta's ids
-  // where the vocabulary has them.
+  // Token ids: -1 when the model has no such token (image tokens: always without vision). Absent in the source: Meta's
+  // ids where the vocabulary has them.
   int64_t bos_token_id = 200000;
   std::vector<int64_t> eos_token_ids = {200001, 200007, 200008};
   int64_t pad_token_id = 200018;

@@ -125,7 +125,9 @@ void read_text(const Fields& f, Llama4Config& config) {
   t.hidden_size = f.integer("hidden_size", 5120);
   t.num_hidden_layers = f.integer("num_hidden_layers", 48);
   t.num_attention_heads = f.integer("num_attention_heads", 40);
-  t.num_key_value_heads = f.integer("num_key_value_heads", 8);
+  // As in transformers, an explicit null is one for each query head; absent means 8.
+  const bool has_null = f.raw("num_key_value_heads") && !f.has("num_key_value_heads");
+  t.num_key_value_heads = f.integer("num_key_value_heads", has_null ? t.num_attention_heads : 8);
   if (t.num_attention_heads < 1) f.refuse("num_attention_heads", "expected 1 or more");
   t.head_dim = f.integer("head_dim", t.hidden_size / t.num_attention_heads);
   t.intermediate_size = f.integer("intermediate_size", 8192);
@@ -260,6 +262,7 @@ Llama4Config config_from_hf(const Json& json, std::string_view where) {
   }
   read_tokens(top, text, config);
   read_dtype(top, text, config);
+  note_absent_image_tokens(config);
   validate(config, where);
   return config;
 }

@@ -131,6 +131,7 @@ Llama4Config config_from_meta(const Json& json, std::string_view where) {
       t.max_position_embeddings));
   if (const auto vision = f.object("vision_args")) read_vision(*vision, config);
   drop_absent_meta_tokens(config);
+  note_absent_image_tokens(config);
   validate(config, where);
   return config;
 }

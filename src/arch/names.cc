@@ -238,9 +238,9 @@ bool is_known_extra(std::string_view name, NameFormat format) {
       return name.ends_with(".rotary_emb.inv_freq") || name.ends_with("rotary_embedding.freqs_ci");
     case NameFormat::kMeta:
       return name == "rope.freqs" || name.ends_with("._extra_state") || name.ends_with(".running_gate_stats_3E") ||
-             name.ends_with(".global_gate_stats_3E");
+             name.ends_with(".global_gate_stats_3E") || name.ends_with(".expert_activation_DE");
     case NameFormat::kGguf:
-      return name == "rope_freqs.weight";
+      return false;
   }
   return false;
 }

@@ -45,7 +45,7 @@ using StoredForm = std::vector<StoredPart>;
 std::vector<StoredForm> stored_forms(const Llama4Config& config, const ParamRow& row, NameFormat format);
 
 /// True for a stored tensor that belongs to no row yet is no mistake: rope tables, router statistics, saved module
-/// state. (GGUF's "rope_freqs.weight" is one: it becomes text.rope_factors.)
+/// state.
 bool is_known_extra(std::string_view name, NameFormat format);
 
 }  // namespace puna::arch

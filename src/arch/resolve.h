@@ -24,4 +24,7 @@ std::vector<int64_t> default_moe_layers(int64_t num_layers, int64_t step);
 /// the image tokens are -1 too. To be called once vocabulary and vision are known.
 void drop_absent_meta_tokens(Llama4Config& config);
 
+/// Adds a note when there is a vision model and not all of the image tokens: such a model can only be used for text.
+void note_absent_image_tokens(Llama4Config& config);
+
 }  // namespace puna::arch

@@ -285,6 +285,25 @@ INSTANTIATE_TEST_SUITE_P(
                     BadText{"vision_feature_layer", "-2", "last layer"}),
     [](const auto& info) { return fmt::format("{}_{}", info.param.key, info.index); });
 
+TEST(HfConfig, NullKeyValueHeadsAreTheQueryHeads) {
+  const int64_t heads = read(legacy_text()).text.num_attention_heads;
+  ASSERT_NE(heads, 8);
+  EXPECT_EQ(read(with(legacy_text(), "num_key_value_heads", nullptr)).text.num_key_value_heads, heads);
+}
+
+TEST(HfConfig, ImageTokensOutsideASmallVocabularyAreNotedAndNamedOnesRefused) {
+  const Llama4Config config = read(without(multimodal(), "image_token_index"));
+  EXPECT_EQ(config.image_token_id, -1);
+  EXPECT_TRUE(config.vision);
+  ASSERT_FALSE(config.notes.empty());
+  EXPECT_NE(config.notes.back().find("images cannot be used"), std::string::npos) << config.notes.back();
+  EXPECT_EQ(read(config_to_hf(config)), config);
+  EXPECT_NE(refusal(with(multimodal(), "image_token_index", 200092)).find("image_token_index is 200092"),
+            std::string::npos);
+  const auto whole = read(multimodal());
+  for (const auto& note : whole.notes) EXPECT_EQ(note.find("image"), std::string::npos) << note;
+}
+
 TEST(HfConfig, PartsOfTheWrongKindAreRefused) {
   EXPECT_NE(refusal(Json::array()).find("expected a JSON object"), std::string::npos);
   EXPECT_NE(refusal(Json::object()).find("model_type"), std::string::npos);
@@ -292,7 +311,6 @@ TEST(HfConfig, PartsOfTheWrongKindAreRefused) {
   EXPECT_NE(refusal(without(multimodal(), "text_config")).find("text_config"), std::string::npos);
   EXPECT_NE(refusal(without(multimodal(), "vision_config")).find("vision_config"), std::string::npos);
   EXPECT_NE(refusal(with(multimodal(), "vision_config", 3)).find("JSON object"), std::string::npos);
-  EXPECT_NE(refusal(without(multimodal(), "image_token_index")).find("image_token_index is -1"), std::string::npos);
   EXPECT_NE(refusal(with(multimodal(), "tie_word_embeddings", true)).find("tied"), std::string::npos);
 }
 

@@ -57,6 +57,16 @@ TEST(MetaConfig, AbsentKeysMeanWhatMetasCodeDoes) {
   EXPECT_EQ(config_from_hf(config_to_hf(c), "x").text.uses_rope, c.text.uses_rope);
 }
 
+TEST(MetaConfig, AVisionModelWithASmallVocabularyOpensForTextAlone) {
+  Json json = meta_scout();
+  json["vocab_size"] = 512;
+  const Llama4Config c = config_from_meta(json, "params.json");
+  EXPECT_TRUE(c.vision);
+  EXPECT_EQ(c.image_token_id, -1);
+  EXPECT_EQ(c.eos_token_ids, std::vector<int64_t>());
+  EXPECT_NE(c.notes.back().find("vocabulary of 512"), std::string::npos) << c.notes.back();
+}
+
 TEST(MetaConfig, ScaledRopeTakesTheFilesFactorsWhenThere) {
   Json json = meta_scout();
   json["rope_scaling_factor"] = 8;

@@ -170,6 +170,13 @@ TEST(ParameterNames, MetasExpertsAreTwoTensorsSideBySide) {
   EXPECT_TRUE(form[0].merged_experts);
 }
 
+TEST(ParameterNames, StatisticsOfMetasRouterAreNoParameters) {
+  for (const char* name : {"running_gate_stats_3E", "global_gate_stats_3E", "expert_activation_DE"}) {
+    EXPECT_TRUE(is_known_extra(fmt::format("layers.1.feed_forward.{}", name), NameFormat::kMeta)) << name;
+    EXPECT_FALSE(is_known_extra(fmt::format("layers.1.feed_forward.{}", name), NameFormat::kHuggingFace)) << name;
+  }
+}
+
 TEST(ParameterNames, GgufHasNoVisionAndTransposesExperts) {
   const Llama4Config c = *preset("tiny");
   EXPECT_TRUE(stored_forms(c, row_named(c, "vision_model.class_embedding"), NameFormat::kGguf).empty());
@@ -178,7 +185,6 @@ TEST(ParameterNames, GgufHasNoVisionAndTransposesExperts) {
   EXPECT_EQ(form.at(0).name, "blk.1.ffn_down_exps.weight");
   EXPECT_EQ(form.at(0).shape, (std::vector<int64_t>{4, 64, 96}));
   EXPECT_TRUE(form.at(0).transposed);
-  EXPECT_TRUE(is_known_extra("rope_freqs.weight", NameFormat::kGguf));
   EXPECT_FALSE(is_known_extra("rope_freqs.weight", NameFormat::kMeta));
 }
 
