@@ -8,8 +8,6 @@
 
 namespace puna::arch {
 
-using OrderedJson = nlohmann::ordered_json;
-
 /// Keys: "model", "config", "layers" (runs of equal layers), "parameters", "weight_bytes" (by storage),
 /// "active_fraction", "contexts" (cache bytes in BF16 and FLOPs per token by length), "flops_formula", "notes".
 OrderedJson describe_json(const Llama4Config& config, std::string_view model);

@@ -67,7 +67,7 @@ LoadReport load_weights(const checkpoint::ModelSource& source, double open_ms) {
           .resident_bytes = resident_memory_bytes()};
 }
 
-void print_json(arch::OrderedJson json, const std::optional<std::string>& format,
+void print_json(OrderedJson json, const std::optional<std::string>& format,
                 const std::optional<LoadReport>& report) {
   if (format) json["format"] = *format;
   if (report)
@@ -75,7 +75,7 @@ void print_json(arch::OrderedJson json, const std::optional<std::string>& format
                     {"load_ms", report->load_ms},
                     {"stored_bytes", report->stored_bytes},
                     {"resident_bytes", report->resident_bytes}};
-  fmt::print("{}\n", json.dump(2, ' ', false, arch::OrderedJson::error_handler_t::replace));
+  fmt::print("{}\n", json.dump(2, ' ', false, OrderedJson::error_handler_t::replace));
 }
 
 void print_text(const std::string& text, const std::optional<std::string>& format,
