@@ -46,11 +46,18 @@ class HfBinder {
     return matrix_of(*view, 0, cols ? c10::multiply_integers(shape) / cols : 0, cols);
   }
 
+  /// Quantisers leave out linears that the targets cover: then the plain weight is there, and no scale.
+  bool is_left_dense(const std::string& module) const {
+    return binder_.has(module + ".weight") && !binder_.has(module + ".weight_scale") &&
+           !binder_.has(module + ".weight_packed");
+  }
+
   /// A linear's weight [out, in], quantised where the config says so.
   MatrixPtr bind_linear(const arch::StoredPart& part) {
     const std::string module = without_suffix(part.name, ".weight");
     const QuantScheme* scheme = part.name.ends_with(".weight") ? quant_.scheme_of(module) : nullptr;
-    return scheme ? bind_quantised(module, part.shape[0], part.shape[1], *scheme) : bind_dense(part.name, part.shape);
+    return scheme && !is_left_dense(module) ? bind_quantised(module, part.shape[0], part.shape[1], *scheme)
+                                            : bind_dense(part.name, part.shape);
   }
 
   MatrixPtr bind_quantised(const std::string& module, int64_t out, int64_t in, const QuantScheme& scheme) {
@@ -107,7 +114,7 @@ class HfBinder {
     const bool down = name.ends_with("down_proj");
     if (quant_.experts_fused() && quant_.scheme_of(experts)) return bind_fbgemm_experts(name, down, row.shape);
     const std::string first = experts + (down ? ".0.down_proj" : ".0.gate_proj");
-    const bool unfused = quant_.scheme_of(first) || (!binder_.has(name) && binder_.has(first + ".weight"));
+    const bool unfused = !binder_.has(name) && (quant_.scheme_of(first) || binder_.has(first + ".weight"));
     const auto format = unfused ? arch::NameFormat::kHuggingFaceUnfused : arch::NameFormat::kHuggingFace;
     return assemble(row, arch::stored_forms(config_, row, format)[0], [&](const auto& part) -> MatrixPtr {
       if (binder_.hopeless()) return nullptr;

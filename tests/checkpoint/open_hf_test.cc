@@ -159,6 +159,21 @@ TEST(OpenHf, OpeningALargeCheckpointReadsNoWeight) {
   EXPECT_LT(std::chrono::duration<double>(elapsed).count(), 2.0);
 }
 
+// llm-compressor leaves linears out by its own rules, without always listing them under "ignore".
+TEST(OpenHf, ALinearThatTheQuantiserLeftDenseIsReadAsItIs) {
+  auto checkpoint = test::EditableCheckpoint::load("quant/w4a16_asym_d");
+  const std::string module = "model.layers.1.self_attn.q_proj";
+  for (const char* part : {".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point"})
+    checkpoint.remove(module + part);
+  const auto source = open_model(golden_data() / "ckpt/d_text");
+  const arch::ParamRow& row = test::row_named(*source, module + ".weight");
+  checkpoint.add(module + ".weight", DType::F32, row.shape);
+  const puna::test::TemporaryDirectory dir;
+  checkpoint.write(dir.path());
+  const auto model = open_model(dir.path());
+  EXPECT_EQ(model->load(row, at::kFloat).abs().max().item<float>(), 0) << "not the dense zeros";
+}
+
 TEST(OpenHf, ExpertsAsOneLinearEachAreTheFusedWeightAndGateComesFirst) {
   auto checkpoint = test::EditableCheckpoint::load("ckpt/d_text");
   const auto fused = checkpoint.tensors;
