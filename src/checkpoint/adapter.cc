@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "checkpoint/adapter_config.h"
 #include "checkpoint/binder.h"
-#include "checkpoint/stored_matrix.h"
+#include "checkpoint/scalar_type.h"
 #include "io/safetensors.h"
 
 namespace puna::checkpoint {
@@ -21,7 +21,7 @@ constexpr std::array<std::string_view, 2> kFused = {"gate_up_proj", "down_proj"}
 
 /// A copy in memory, as stored.
 at::Tensor tensor_of(const io::TensorView& view) {
-  const auto type = float_scalar_type(view.dtype);
+  const auto type = scalar_type(view.dtype);
   PUNA_CHECK(type, "'{}' is {}", view.name, dtype_name(view.dtype));
   at::Tensor out = at::empty(view.shape, at::TensorOptions(*type));
   std::copy(view.bytes.begin(), view.bytes.end(), static_cast<std::byte*>(out.data_ptr()));

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "base/progress.h"
+#include "checkpoint/scalar_type.h"
 #include "checkpoint/stored_matrix.h"
 #include "io/file.h"
 #include "io/safetensors.h"
@@ -23,8 +24,7 @@ struct Shard {
 };
 
 DType stored_dtype(at::ScalarType dtype) {
-  for (DType candidate : {DType::F32, DType::BF16, DType::F16, DType::F64})
-    if (float_scalar_type(candidate) == dtype) return candidate;
+  if (is_loadable(dtype)) return *dtype_of(dtype);
   fail("save", "cannot save as {}; choose float32, bfloat16, float16 or float64", c10::toString(dtype));
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "checkpoint/scalar_type.h"
 #include "kernels/formats/gguf_blocks.h"
 #include "kernels/formats/int4.h"
 
@@ -235,25 +236,6 @@ bool is_loadable(ScalarType dtype) {
          dtype == ScalarType::BFloat16;
 }
 
-std::optional<ScalarType> float_scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::F64:
-      return ScalarType::Double;
-    case DType::F32:
-      return ScalarType::Float;
-    case DType::F16:
-      return ScalarType::Half;
-    case DType::BF16:
-      return ScalarType::BFloat16;
-    case DType::F8E4M3:
-      return ScalarType::Float8_e4m3fn;
-    case DType::F8E5M2:
-      return ScalarType::Float8_e5m2;
-    default:
-      return std::nullopt;
-  }
-}
-
 std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_t first_row, int64_t rows,
                                               int64_t cols) {
   const auto row_bytes = dtype_bytes(view.dtype, cols);
@@ -261,8 +243,8 @@ std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_
              "rows {} + {} of {} columns in '{}'", first_row, rows, cols, view.name);
   const auto bytes = view.bytes.subspan(first_row * *row_bytes, rows * *row_bytes);
   if (dtype_is_block(view.dtype)) return std::make_shared<BlockMatrix>(rows, cols, view.dtype, bytes, view.owner);
-  const auto stored = float_scalar_type(view.dtype);
-  PUNA_CHECK(stored, "'{}' is {}", view.name, dtype_name(view.dtype));
+  const auto stored = scalar_type(view.dtype);
+  PUNA_CHECK(stored && c10::isFloatingType(*stored), "'{}' is {}", view.name, dtype_name(view.dtype));
   return std::make_shared<PlainMatrix>(rows, cols, *stored, bytes, view.owner);
 }
 

@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 
 #include "io/tensor_file.h"
@@ -39,9 +38,6 @@ class StoredMatrix {
 
 /// Whether load() can make tensors of this type.
 bool is_loadable(c10::ScalarType dtype);
-
-/// The type of a stored plain float; nullopt for integers and GGUF blocks.
-std::optional<c10::ScalarType> float_scalar_type(DType dtype);
 
 /// Rows [first_row, first_row + rows) of `view` seen as a matrix with `cols` columns; plain floats or GGUF blocks.
 std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_t first_row, int64_t rows,

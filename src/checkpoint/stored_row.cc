@@ -3,14 +3,10 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <exception>
-#include <functional>
-#include <mutex>
-#include <thread>
 
 #include "base/error.h"
+#include "base/parallel_for.h"
 
 namespace puna::checkpoint {
 namespace {
@@ -61,28 +57,6 @@ void copy_block(const Piece& piece, int64_t begin, int64_t end, c10::ScalarType 
   }
 }
 
-/// Runs work(0..count-1) on up to `threads` threads; the first exception is rethrown.
-void run_parallel(int64_t count, int64_t threads, const std::function<void(int64_t)>& work) {
-  std::atomic<int64_t> next = 0;
-  std::exception_ptr error;
-  std::mutex mutex;
-  auto loop = [&] {
-    try {
-      for (int64_t i; (i = next++) < count;) work(i);
-    } catch (...) {
-      std::lock_guard lock(mutex);
-      if (!error) error = std::current_exception();
-      next = count;
-    }
-  };
-  {
-    std::vector<std::jthread> helpers;
-    for (int64_t t = 1; t < std::min(threads, count); ++t) helpers.emplace_back(loop);
-    loop();
-  }
-  if (error) std::rethrow_exception(error);
-}
-
 struct Block {
   const Piece* piece;
   int64_t begin, end;
@@ -116,7 +90,7 @@ at::Tensor load_stored_row(const StoredRow& row, at::IntArrayRef shape, c10::Sca
   auto* out = static_cast<std::byte*>(result.data_ptr());
   const auto blocks = blocks_of(row);
   const int64_t threads = std::clamp<int64_t>(result.numel() / kElementsPerThread, 1, at::get_num_threads());
-  run_parallel(static_cast<int64_t>(blocks.size()), threads,
+  parallel_for(static_cast<int64_t>(blocks.size()), threads,
                [&](int64_t i) { copy_block(*blocks[i].piece, blocks[i].begin, blocks[i].end, dtype, out); });
   return result;
 }

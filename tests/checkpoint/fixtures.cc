@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
-#include "checkpoint/stored_matrix.h"
+#include "checkpoint/scalar_type.h"
 #include "io/safetensors.h"
 #include "tests/support/golden.h"
 
@@ -63,8 +63,7 @@ bool run_script(const std::string& script, const std::vector<std::string>& argum
 at::Tensor read_float(const io::TensorFile& file, const std::string& name) {
   const auto* view = file.find(name);
   if (!view) throw std::runtime_error("no tensor " + name);
-  const auto type = float_scalar_type(view->dtype).value_or(at::kInt);
-  at::Tensor stored = at::empty(view->shape, type);
+  at::Tensor stored = at::empty(view->shape, scalar_type(view->dtype).value());
   std::memcpy(stored.data_ptr(), view->bytes.data(), view->bytes.size());
   return stored.to(at::kFloat);
 }

@@ -1,6 +1,7 @@
 // The same model comes out of every format: Meta's shards, GGUF, quantised checkpoints of real packers.
 #include <gtest/gtest.h>
 
+#include "checkpoint/scalar_type.h"
 #include "checkpoint/stored_matrix.h"
 #include "io/safetensors.h"
 #include "tests/checkpoint/fixtures.h"
@@ -11,6 +12,24 @@ namespace {
 namespace fs = std::filesystem;
 using puna::test::golden_data;
 using puna::test::TemporaryDirectory;
+
+TEST(ScalarType, TypesOfFilesAndTensorsCorrespond) {
+  int known = 0;
+  for (int i = 0; i <= static_cast<int>(DType::Q6_K); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    const auto type = scalar_type(dtype);
+    if (!type) continue;
+    EXPECT_EQ(dtype_of(*type), dtype) << dtype_name(dtype);
+    EXPECT_EQ(static_cast<int64_t>(c10::elementSize(*type)), dtype_bytes(dtype, 1)) << dtype_name(dtype);
+    ++known;
+  }
+  EXPECT_EQ(known, 12);
+  EXPECT_EQ(scalar_type(DType::Q4_0), std::nullopt);
+  EXPECT_EQ(dtype_of(at::kComplexFloat), std::nullopt);
+  EXPECT_EQ(default_compute_type(DType::F32), at::kFloat);
+  EXPECT_EQ(default_compute_type(DType::F16), at::kBFloat16);
+  EXPECT_EQ(default_compute_type(DType::BF16), at::kBFloat16);
+}
 
 TEST(Meta, RowsEqualTheHuggingFaceCheckpointsTheyWereMadeFrom) {
   TemporaryDirectory dir;
