@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "checkpoint/stored_model.h"
+#include "io/file.h"
 
 namespace puna::checkpoint {
 namespace fs = std::filesystem;
@@ -45,7 +46,7 @@ std::unique_ptr<ModelSource> open_directory(const fs::path& dir) {
 std::unique_ptr<ModelSource> open_model(const fs::path& path) {
   std::error_code ec;
   if (fs::is_directory(path, ec)) return open_directory(path);
-  if (!fs::exists(path, ec)) fail(path.string(), "there is no such file or directory");
+  if (!io::path_exists(path)) fail(path.string(), "there is no such file or directory");
   const fs::path dir = path.parent_path();
   const std::string extension = path.extension().string();
   if (extension == ".gguf") return open_gguf_model(path);

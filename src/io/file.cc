@@ -60,6 +60,14 @@ MappedFile::~MappedFile() {
   if (size_ > 0) munmap(const_cast<std::byte*>(data_), size_);
 }
 
+bool path_exists(const fs::path& path) {
+  std::error_code ec;
+  const fs::file_status status = fs::status(path, ec);
+  if (status.type() == fs::file_type::not_found) return false;
+  if (ec) fail(path.string(), "cannot be opened: {}", ec.message());
+  return true;
+}
+
 std::string read_file(const fs::path& path, int64_t max_bytes) {
   struct stat info = {};
   const Descriptor fd(open_for_reading(path, info));

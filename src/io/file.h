@@ -29,6 +29,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Whether anything is at `path`. Throws Error when that cannot be told: a name too long, links in a ring, no access.
+bool path_exists(const std::filesystem::path& path);
+
 /// Reads a whole file of at most `max_bytes`; throws Error otherwise.
 std::string read_file(const std::filesystem::path& path, int64_t max_bytes);
 

@@ -116,7 +116,7 @@ TensorFile open_safetensors_index(const std::filesystem::path& index) {
   for (const auto& [name, shard] : weight_map) shards.insert(shard);
   const std::filesystem::path directory = index.parent_path();
   for (const std::string& shard : shards)
-    if (!std::filesystem::exists(directory / shard))
+    if (!path_exists(directory / shard))
       fail(index.string(), "names the shard '{}', which is not beside it; is the download complete?", printable(shard));
 
   TensorFile all;

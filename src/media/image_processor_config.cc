@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "io/file.h"
 #include "media/image_processor.h"
 
 namespace puna::media {
@@ -101,13 +102,13 @@ ImageProcessorConfig image_processor_config(const fs::path& dir, int64_t tile_si
   if (tile_size < 1 || tile_size > kMaxTileSize)
     fail(dir.string(), "vision image_size is {}; expected 1 to {}", tile_size, kMaxTileSize);
   const fs::path nested = dir / "processor_config.json", plain = dir / "preprocessor_config.json";
-  if (fs::exists(nested)) {
+  if (io::path_exists(nested)) {
     const Json json = read_json_file(nested);
     if (!json.is_object()) fail(nested.string(), "is not a JSON object");
     if (const auto it = json.find("image_processor"); it != json.end() && !it->is_null())
       return parse(*it, nested, tile_size);
   }
-  if (fs::exists(plain)) return parse(read_json_file(plain), plain, tile_size);
+  if (io::path_exists(plain)) return parse(read_json_file(plain), plain, tile_size);
   ImageProcessorConfig config;
   config.tile_size = tile_size;
   return config;

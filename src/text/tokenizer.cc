@@ -3,6 +3,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "io/file.h"
 #include "io/gguf.h"
 #include "text/encoder.h"
 #include "text/tokenizer_impl.h"
@@ -37,9 +38,8 @@ std::shared_ptr<const Tokenizer> Tokenizer::from_gguf(const Json& metadata, std:
 }
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_directory(const std::filesystem::path& dir) {
-  std::error_code ec;
-  if (std::filesystem::exists(dir / "tokenizer.json", ec)) return from_hf_json(dir / "tokenizer.json");
-  if (std::filesystem::exists(dir / "tokenizer.model", ec)) return from_rank_file(dir / "tokenizer.model");
+  if (io::path_exists(dir / "tokenizer.json")) return from_hf_json(dir / "tokenizer.json");
+  if (io::path_exists(dir / "tokenizer.model")) return from_rank_file(dir / "tokenizer.model");
   fail(dir.string(), "no tokenizer here; copy tokenizer.json or tokenizer.model of the model into this directory");
 }
 

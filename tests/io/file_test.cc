@@ -167,5 +167,15 @@ TEST(SafetensorsWriter, WrongCountsAreBugs) {
   EXPECT_THROW(writer.write(as_bytes("x")), InternalError);
 }
 
+TEST(PathExists, TellsAbsentFromUnknowable) {
+  const test::TemporaryDirectory dir;
+  EXPECT_TRUE(path_exists(dir.path()));
+  EXPECT_FALSE(path_exists(dir.path() / "absent"));
+  const std::string name(300, 'x');
+  EXPECT_THAT(error_of([&] { path_exists(dir.path() / name); }), HasSubstr("name too long"));
+  std::filesystem::create_symlink("ring", dir.path() / "ring");
+  EXPECT_THAT(error_of([&] { path_exists(dir.path() / "ring"); }), HasSubstr("ring] cannot be opened"));
+}
+
 }  // namespace
 }  // namespace puna::io
