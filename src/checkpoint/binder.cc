@@ -6,14 +6,13 @@
 #include <array>
 
 #include "base/error.h"
+#include "io/text.h"
 
 namespace puna::checkpoint {
 namespace {
 constexpr size_t kShown = 8;
 constexpr size_t kMaxNameShown = 200;
 }  // namespace
-
-std::string shape_text(const std::vector<int64_t>& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
 
 void ProblemList::add(std::string text) {
   ++count_;
@@ -44,7 +43,7 @@ const io::TensorView* Binder::take(const std::string& name, const std::vector<in
   }
   used_.insert(name);
   if (view->shape != shape) {
-    note_mismatch(name, fmt::format("has shape {}, expected {}", shape_text(view->shape), shape_text(shape)));
+    note_mismatch(name, fmt::format("has shape {}, expected {}", io::shape_text(view->shape), io::shape_text(shape)));
     return nullptr;
   }
   if (std::find(dtypes.begin(), dtypes.end(), view->dtype) == dtypes.end()) {

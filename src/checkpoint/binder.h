@@ -13,8 +13,6 @@
 
 namespace puna::checkpoint {
 
-std::string shape_text(const std::vector<int64_t>& shape);
-
 /// Names of problems of one kind: all are counted, the first few kept.
 class ProblemList {
  public:

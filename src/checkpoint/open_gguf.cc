@@ -29,9 +29,6 @@ void read_rope_factors(Binder& binder, arch::TextConfig& text) {
 std::unique_ptr<ModelSource> open_gguf_model(const std::filesystem::path& path) {
   const io::GgufFile file = io::open_gguf(path);
   const std::string where = path.string();
-  if (const auto count = file.metadata.find("split.count");
-      count != file.metadata.end() && count->is_number_integer() && *count > 1)
-    fail(where, "is one of {} parts of a split GGUF; join them first with llama-gguf-split --merge", count->dump());
   arch::Llama4Config config = arch::config_from_gguf(file.metadata, where);
   Problems problems;
   std::vector<Binder> binders;
