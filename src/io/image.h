@@ -23,8 +23,9 @@ struct Image {
 };
 
 /// Decodes by content, not by file name: JPEG (baseline, progressive, grey, CMYK/YCCK), PNG (all colour types and
-/// depths, interlaced), WebP (lossy, lossless, alpha). Alpha is composited over white as the Hugging Face processor
-/// does; EXIF orientation is applied when `apply_exif`. Throws Error(`where`) on anything malformed or over the limits.
+/// depths, interlaced; of 16 bits a sample the upper 8 are kept, grey ones too), WebP (lossy, lossless, alpha). Alpha
+/// is composited over white as the Hugging Face processor does; EXIF orientation is applied when `apply_exif`. Throws
+/// Error(`where`) on anything malformed or over the limits.
 Image decode_image(std::span<const std::byte> bytes, std::string_view where, const ImageLimits& limits = {},
                    bool apply_exif = true);
 

@@ -5,7 +5,7 @@
 
 namespace puna::text {
 
-/// The pattern that Splitter implements, as tokenizer.json spells it.
+/// The pattern that next_piece() implements, as tokenizer.json spells it.
 extern const std::string_view kSplitPattern;
 
 /// Bytes of the piece at the front of `text`, which must be non-empty valid UTF-8. Pieces lie end to end: every

@@ -19,9 +19,10 @@ namespace puna::kernels {
 /// True for the dtypes that dequantize_blocks() knows: all GGUF blocks, F64, F32, F16, BF16, F8E4M3 and F8E5M2.
 bool can_dequantize(DType dtype);
 
-/// Writes `elements` floats. `src` needs no alignment and holds dtype_bytes(dtype, elements) bytes; `elements` is a
-/// multiple of the block. Products are rounded to float in ggml's order, so results equal its bit for bit; infinite or
-/// NaN scales propagate. Bound: bytes read plus 4 bytes written an element.
+/// Writes `elements` floats, also of the plain types, so that a reader of files needs no second way. `src` needs no
+/// alignment and holds dtype_bytes(dtype, elements) bytes; `elements` is a multiple of the block. Products are rounded
+/// to float in ggml's order, so results equal its bit for bit; infinite or NaN scales propagate. Bound: bytes read plus
+/// 4 bytes written an element.
 void dequantize_blocks(DType dtype, const std::byte* src, int64_t elements, float* dst);
 
 }  // namespace puna::kernels
