@@ -79,8 +79,7 @@ if(puna_missing_packages)
 endif()
 
 # Third-party libraries that a folder uses beyond fmt, spdlog and nlohmann-json.
-set(PUNA_LIBS_io PkgConfig::PNG PkgConfig::JPEG PkgConfig::WEBP PkgConfig::ZLIB)
-set(PUNA_LIBS_text PkgConfig::PCRE2)
+set(PUNA_LIBS_io PkgConfig::PNG PkgConfig::JPEG PkgConfig::WEBP)
 set(PUNA_LIBS_checkpoint PkgConfig::PCRE2)
 set(PUNA_LIBS_cli PkgConfig::EDIT)
 set_source_files_properties(src/cli/run.cc PROPERTIES COMPILE_DEFINITIONS PUNA_VERSION="${PROJECT_VERSION}")
