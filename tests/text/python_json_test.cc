@@ -8,8 +8,9 @@
 namespace puna::text {
 namespace {
 
-const std::string kValue =
-    R"({"a":"é🦙\u007f\u001f\"\\/\n\t\b\f\r","b":[],"c":{},"d":[1,-2,true,null],"e":{"x":[1]}})";
+const std::string kValue = R"({"a":")"
+                           "\xc3\xa9\xf0\x9f\xa6\x99"
+                           R"(\u007f\u001f\"\\/\n\t\b\f\r","b":[],"c":{},"d":[1,-2,true,null],"e":{"x":[1]}})";
 
 TEST(PythonJson, OneLineInAscii) {
   const auto value = parse_ordered_json(kValue, "test");
@@ -20,11 +21,11 @@ TEST(PythonJson, OneLineInAscii) {
 
 TEST(PythonJson, IndentedInUtf8) {
   const auto value = parse_ordered_json(kValue, "test");
-  EXPECT_EQ(
-      python_json(value, {.ensure_ascii = false, .indent = 4}),
-      "{\n    \"a\": \"é🦙\x7f\\u001f\\\"\\\\/\\n\\t\\b\\f\\r\",\n    \"b\": [],\n    \"c\": {},\n    \"d\": [\n"
-      "        1,\n        -2,\n        true,\n        null\n    ],\n    \"e\": {\n        \"x\": [\n"
-      "            1\n        ]\n    }\n}");
+  EXPECT_EQ(python_json(value, {.ensure_ascii = false, .indent = 4}),
+            "{\n    \"a\": \"\xc3\xa9\xf0\x9f\xa6\x99\x7f\\u001f\\\"\\\\/\\n\\t\\b\\f\\r\",\n    \"b\": [],\n    "
+            "\"c\": {},\n    \"d\": [\n"
+            "        1,\n        -2,\n        true,\n        null\n    ],\n    \"e\": {\n        \"x\": [\n"
+            "            1\n        ]\n    }\n}");
 }
 
 TEST(PythonJson, FloatsAsReprWritesThem) {
