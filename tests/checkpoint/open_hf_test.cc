@@ -165,7 +165,7 @@ TEST(OpenHf, ALinearThatTheQuantiserLeftDenseIsReadAsItIs) {
   const std::string module = "model.layers.1.self_attn.q_proj";
   for (const char* part : {".weight_packed", ".weight_scale", ".weight_shape", ".weight_zero_point"})
     checkpoint.remove(module + part);
-  const auto source = open_model(golden_data() / "ckpt/d_text");
+  const auto source = open_model(puna::test::golden_data() / "ckpt/d_text");
   const arch::ParamRow& row = test::row_named(*source, module + ".weight");
   checkpoint.add(module + ".weight", DType::F32, row.shape);
   const puna::test::TemporaryDirectory dir;
