@@ -1,8 +1,8 @@
 // Times Tokenizer::encode on one file, single-threaded: tokenizer_bench TOKENIZER TEXT ROUNDS IDS_OUT
 // Prints one JSON object; writes the ids as little-endian int32, for bench/tokenizer.py to compare.
+#include <cstdio>
 #include <cstdlib>
 #include <ctime>
-#include <cstdio>
 #include <fstream>
 #include <iostream>
 

@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "base/suggest.h"
 #include "checkpoint/model_source.h"
+#include "checkpoint/scalar_type.h"
 #include "cli/commands.h"
 #include "model/model.h"
 
@@ -35,11 +36,6 @@ double milliseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 }
 
-at::ScalarType torch_dtype(DType dtype) {
-  if (dtype == DType::F32) return at::kFloat;
-  return dtype == DType::F16 ? at::kHalf : at::kBFloat16;
-}
-
 // One byte of every page, so that mapped weights are resident too.
 void touch_pages(const at::Tensor& weight) {
   constexpr size_t kPage = 4096;
@@ -59,7 +55,7 @@ std::unique_ptr<checkpoint::ModelSource> open_model(const std::string& name) {
 
 LoadReport load_weights(const checkpoint::ModelSource& source, double open_ms) {
   const auto start = std::chrono::steady_clock::now();
-  const auto model = model::Model::load(source, {.dtype = torch_dtype(source.config().dtype)});
+  const auto model = model::Model::load(source, {.dtype = checkpoint::default_compute_type(source.config().dtype)});
   for (const auto& [name, weight] : model->weights()) touch_pages(weight.dense);
   return {.open_ms = open_ms,
           .load_ms = milliseconds_since(start),
@@ -67,8 +63,7 @@ LoadReport load_weights(const checkpoint::ModelSource& source, double open_ms) {
           .resident_bytes = resident_memory_bytes()};
 }
 
-void print_json(OrderedJson json, const std::optional<std::string>& format,
-                const std::optional<LoadReport>& report) {
+void print_json(OrderedJson json, const std::optional<std::string>& format, const std::optional<LoadReport>& report) {
   if (format) json["format"] = *format;
   if (report)
     json["load"] = {{"open_ms", report->open_ms},

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "checkpoint/adapter.h"
+#include "checkpoint/scalar_type.h"
 #include "io/gguf.h"
 #include "text/chat.h"
 
@@ -71,7 +72,7 @@ double number_or(const Json& json, const char* key, double otherwise, std::strin
   return json[key].get<double>();
 }
 
-DType stored_type(at::ScalarType dtype) { return dtype == at::kFloat ? DType::F32 : DType::BF16; }
+DType stored_type(at::ScalarType dtype) { return checkpoint::dtype_of(dtype).value(); }
 
 // The largest context whose cache fits in `bytes`, by bisection: the cache grows with the tokens.
 int64_t context_that_fits(const arch::TextConfig& config, at::ScalarType dtype, int64_t bytes, int64_t at_most) {
@@ -148,7 +149,7 @@ LoadedModel load_model(const LoadOptions& options) {
     fail("--device", "this LibTorch has no CUDA, or no GPU is visible; use --device cpu");
   loaded.source = checkpoint::open_model(options.model);
   loaded.device = options.device;
-  loaded.dtype = options.dtype.value_or(loaded.config().dtype == DType::F32 ? at::kFloat : at::kBFloat16);
+  loaded.dtype = options.dtype.value_or(checkpoint::default_compute_type(loaded.config().dtype));
   loaded.tokenizer = open_tokenizer(options);
   if (loaded.tokenizer) check_vocabulary(loaded);
   const fs::path generation = directory_of(options.model) / "generation_config.json";

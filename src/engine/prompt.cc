@@ -25,6 +25,8 @@ uint64_t hash_pixels(const at::Tensor& pixels) {
 void check_images(const LoadedModel& loaded, size_t count) {
   if (count > 0 && !loaded.has_vision())
     fail(loaded.name, "is a text-only model and cannot take images; leave out --image, or use a model with vision");
+  if (count > 0 && loaded.config().image_token_id < 0)
+    fail(loaded.name, "config.json names no <|patch|> token (image_token_index), so that it cannot take images");
   if (count > kMaxImages) fail("--image", "{} images in one prompt; the limit is {}", count, kMaxImages);
 }
 

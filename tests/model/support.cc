@@ -9,29 +9,13 @@
 
 #include "base/error.h"
 #include "checkpoint/model_source.h"
+#include "checkpoint/scalar_type.h"
 #include "io/safetensors.h"
 #include "tests/support/golden.h"
 
 namespace puna::test {
 namespace fs = std::filesystem;
 namespace {
-
-at::ScalarType scalar_type(DType dtype) {
-  switch (dtype) {
-    case DType::F32:
-      return at::kFloat;
-    case DType::F16:
-      return at::kHalf;
-    case DType::BF16:
-      return at::kBFloat16;
-    case DType::I32:
-      return at::kInt;
-    case DType::I64:
-      return at::kLong;
-    default:
-      fail("golden file", "unexpected dtype {}", dtype_name(dtype));
-  }
-}
 
 // The golden models are so small that a second thread only waits for the first.
 class OneThread : public testing::Environment {
@@ -70,8 +54,9 @@ Tensors read_tensors(const fs::path& file) {
   const io::TensorFile stored = io::open_safetensors(file);
   Tensors tensors;
   for (const io::TensorView& view : stored.tensors()) {
-    at::Tensor t =
-        at::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape, scalar_type(view.dtype)).clone();
+    at::Tensor t = at::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape,
+                                 checkpoint::scalar_type(view.dtype).value())
+                       .clone();
     tensors[view.name] = view.dtype == DType::I32 ? t.to(at::kLong) : t;
   }
   return tensors;
