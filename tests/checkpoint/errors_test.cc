@@ -116,8 +116,10 @@ TEST(Errors, QuantisedTensorsMustBeWhatTheConfigSays) {
   checkpoint.config.erase("quantization_config");
   EXPECT_CONTAINS(open_error(checkpoint), "missing: model.layers.0.self_attn.q_proj.weight");
 
-  checkpoint = golden;  // a dense linear that the config calls quantised
+  checkpoint = golden;  // neither packed nor dense
   checkpoint.config["quantization_config"]["ignore"] = Json::array();
+  EXPECT_EQ(open_error(checkpoint), "") << "dense linears are read though the config does not list them";
+  checkpoint.remove("model.layers.0.feed_forward.router.weight");
   EXPECT_CONTAINS(open_error(checkpoint), "feed_forward.router.weight_packed");
 }
 
