@@ -54,6 +54,8 @@ class EditedReader : public LineReader {
     continuation_ = continuation;
     int count = 0;
     el_resize(edit_);
+    el_set(edit_, EL_PREP_TERM,
+           1);  // before the prompt is seen: what is typed at it must not meet the tty's own editing
     const char* text = el_gets(edit_, &count);
     if (!text || count <= 0) {
       std::fputc('\n', stdout);

@@ -44,13 +44,16 @@ class Terminal:
     def send(self, data):
         os.write(self.fd, data)
 
-    def status(self):
-        while True:  # drain, or the process may wait for room
+    def status(self, timeout=60):
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:  # drain, or the process may wait for room
             try:
-                if not os.read(self.fd, 65536):
+                if select.select([self.fd], [], [], 0.1)[0] and not os.read(self.fd, 65536):
                     break
             except OSError:
                 break
+        else:
+            os.kill(self.pid, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
