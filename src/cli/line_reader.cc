@@ -54,8 +54,8 @@ class EditedReader : public LineReader {
     continuation_ = continuation;
     int count = 0;
     el_resize(edit_);
-    el_set(edit_, EL_PREP_TERM,
-           1);  // before the prompt is seen: what is typed at it must not meet the tty's own editing
+    // Before the prompt shows: an early key must not meet the terminal's own editing.
+    el_set(edit_, EL_PREP_TERM, 1);
     const char* text = el_gets(edit_, &count);
     if (!text || count <= 0) {
       std::fputc('\n', stdout);

@@ -48,8 +48,9 @@ std::string describe_extras(const CLI::App& app) {
     for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
   const auto extras = app.remaining(true);
   const std::string first = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
-  return fmt::format("{} '{}'{}; see puna {} --help", first.starts_with("-") ? "unknown option" : "unexpected argument",
-                     first, did_you_mean(first, options), active.get_name());
+  const std::string command = commands.empty() ? "puna" : "puna " + active.get_name();
+  return fmt::format("{} '{}'{}; see {} --help", first.starts_with("-") ? "unknown option" : "unexpected argument",
+                     first, did_you_mean(first, options), command);
 }
 
 int complain(const char* message, int status) {
@@ -103,7 +104,10 @@ std::string first_line(std::string_view text) { return std::string(text.substr(0
 void add_commands(CLI::App& app) {
   app.require_subcommand(0, 1);
   app.set_version_flag("--version", "puna " PUNA_VERSION);
-  app.footer("Run 'puna COMMAND --help' for the options of a command and an example.\n");
+  app.footer(
+      "Run 'puna COMMAND --help' for the options of a command and an example.\n"
+      "./puna help-dev lists the commands for work on Puna itself; ./puna --offline COMMAND never touches the "
+      "network.\n");
   add_chat(app);
   add_generate(app);
   add_inspect(app);
