@@ -68,6 +68,12 @@ at::Tensor Model::forward(const Batch& batch, Trace* trace) const {
   return impl_->text->forward(batch, trace);
 }
 
+at::Tensor Model::hidden(const Batch& batch, Trace* trace, TrainingPass* training) const {
+  std::optional<NoGradient> guard;
+  if (!impl_->needs_gradient(batch.image_features)) guard.emplace();
+  return impl_->text->hidden(batch, trace, training);
+}
+
 at::Tensor Model::encode_images(const at::Tensor& pixels, Trace* trace) const {
   if (!impl_->vision) fail("model", "this model has no vision tower; it takes text only");
   std::optional<NoGradient> guard;

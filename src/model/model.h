@@ -12,6 +12,7 @@
 #include "checkpoint/adapter.h"
 #include "checkpoint/model_source.h"
 #include "model/batch.h"
+#include "model/training.h"
 #include "ops/weight.h"
 
 namespace puna::model {
@@ -34,6 +35,9 @@ class Model {
 
   /// Logits [R, V] of the batch's output rows (all T by default), in the model's dtype.
   at::Tensor forward(const Batch& batch, Trace* trace = nullptr) const;
+
+  /// The same up to the final norm: [R, D], which the head is applied to. `training` adds what a training step needs.
+  at::Tensor hidden(const Batch& batch, Trace* trace = nullptr, TrainingPass* training = nullptr) const;
 
   /// Image features [B * tokens_per_tile, D] of tiles [B, 3, S, S], in order; ready for Batch::image_features.
   at::Tensor encode_images(const at::Tensor& pixels, Trace* trace = nullptr) const;

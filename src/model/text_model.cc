@@ -36,6 +36,10 @@ TextModel::TextModel(const arch::Llama4Config& config, const Weights& weights)
 }
 
 at::Tensor TextModel::forward(const Batch& batch, Trace* trace) const {
+  return ops::linear(hidden(batch, trace, nullptr), *head_);
+}
+
+at::Tensor TextModel::hidden(const Batch& batch, Trace* trace, [[maybe_unused]] TrainingPass* training) const {
   const Step step(batch, config_, frequencies_);
   at::Tensor x_TD = embed(step);
   record(trace, "embeds", x_TD);
@@ -52,7 +56,7 @@ at::Tensor TextModel::forward(const Batch& batch, Trace* trace) const {
   if (batch.output_rows.defined()) x_TD = x_TD.index_select(0, batch.output_rows);
   const at::Tensor final_RD = ops::rms_norm(x_TD, norm_->dense, config_.rms_norm_eps);
   record(trace, "final_norm", final_RD);
-  return ops::linear(final_RD, *head_);
+  return final_RD;
 }
 
 at::Tensor TextModel::embed(const Step& step) const {

@@ -9,6 +9,7 @@
 #include "arch/layer_plan.h"
 #include "model/parts.h"
 #include "model/step.h"
+#include "model/training.h"
 #include "ops/weight.h"
 
 namespace puna::model {
@@ -20,6 +21,8 @@ class TextModel {
 
   /// Logits [R, V] of the batch's output rows.
   at::Tensor forward(const Batch& batch, Trace* trace) const;
+  /// The same up to the final norm: [R, D].
+  at::Tensor hidden(const Batch& batch, Trace* trace, TrainingPass* training) const;
 
  private:
   struct Ffn {

@@ -1,0 +1,41 @@
+// Records to a dataset on disk.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "arch/config.h"
+#include "data/dataset.h"
+#include "data/record.h"
+#include "media/image_processor.h"
+#include "text/tokenizer.h"
+
+namespace puna::data {
+
+/// What decides how records become tokens.
+struct Encoding {
+  std::shared_ptr<const text::Tokenizer> tokenizer;
+  media::ImageProcessorConfig image_processor;
+  int tokens_per_tile = 0;  // 0: a model without vision; images are an Error
+  text::ChatForm chat_form = text::ChatForm::kHuggingFace;
+};
+/// Of the vocabulary and all of the above.
+std::string encoding_hash(const Encoding& encoding);
+
+struct BuildOptions {
+  std::filesystem::path out;
+  int64_t max_shard_bytes = int64_t{256} << 20;
+  std::string name;  // shown in the progress bar
+};
+
+/// Builds the dataset at `out`, or goes on where an earlier build of the same records stopped; a finished one with the
+/// same fingerprint and encoding is left as it is. Throws Error when `out` holds another dataset.
+void build(RecordSource& records, const Encoding& encoding, const BuildOptions& options);
+
+/// Records of files: *.txt and *.md (one document each), *.jsonl (one record a line: {"text": ...}, {"messages": [...]}
+/// or {"text" with <image> places, "images": [paths]}; DEVELOPMENT.md has the forms). Directories are searched.
+std::unique_ptr<RecordSource> open_files(const std::vector<std::filesystem::path>& paths);
+
+}  // namespace puna::data

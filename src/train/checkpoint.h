@@ -1,0 +1,61 @@
+// Checkpoints of a run: sharded safetensors with a manifest, written in the background, whole or not at all.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+
+namespace puna::train {
+
+/// Everything that a run goes on from. Names are paths: "weights/<parameter>", "adam_m/<parameter>", ...
+struct Checkpoint {
+  int64_t step = 0;
+  std::map<std::string, at::Tensor> tensors;
+  Json state;  // what is no tensor: data position, random states, config hash
+};
+
+struct CheckpointOptions {
+  std::filesystem::path dir;  // holds step-00001200/ ..., and the file `latest`, which names one of them
+  int keep_last = 2;          // 0: all
+  int64_t keep_every = 0;     // steps that are multiples of it are kept for good; 0: none
+  int64_t max_shard_bytes = int64_t{1} << 30;
+};
+
+/// Writes checkpoints while training goes on: save() copies and returns. One at a time: a save() during another waits.
+class CheckpointWriter {
+ public:
+  explicit CheckpointWriter(CheckpointOptions options);
+  ~CheckpointWriter();  // waits; errors are lost, so call wait() first
+
+  /// Throws Error of this or of an earlier save that failed (a full disk); older checkpoints are then intact.
+  void save(const Checkpoint& checkpoint);
+  /// Until everything is on disk. Throws Error when writing failed.
+  void wait();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+/// The newest checkpoint whose files are all whole and hash to what the manifest says. Each damaged one is told to
+/// `on_damaged` (its directory and the reason) and passed over. Throws Error when none is left, with the reasons.
+struct LoadedCheckpoint {
+  Checkpoint checkpoint;
+  std::filesystem::path dir;
+};
+LoadedCheckpoint load_newest_checkpoint(const std::filesystem::path& dir,
+                                        const std::function<void(const std::string&)>& on_damaged);
+/// Steps of the checkpoints there, ascending; damaged ones included.
+std::vector<int64_t> checkpoint_steps(const std::filesystem::path& dir);
+/// One particular checkpoint directory, verified.
+Checkpoint load_checkpoint(const std::filesystem::path& step_dir);
+
+}  // namespace puna::train
