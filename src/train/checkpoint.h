@@ -30,8 +30,10 @@ struct CheckpointOptions {
 };
 
 /// Writes checkpoints while training goes on: save() copies and returns. One at a time: a save() during another waits.
+/// A directory has one writer at a time. The copies stay in memory for the next save().
 class CheckpointWriter {
  public:
+  /// Makes the directory and removes what killed runs left unfinished. Throws Error when another writer holds it.
   explicit CheckpointWriter(CheckpointOptions options);
   ~CheckpointWriter();  // waits; errors are lost, so call wait() first
 
@@ -45,17 +47,18 @@ class CheckpointWriter {
   std::unique_ptr<Impl> impl_;
 };
 
-/// The newest checkpoint whose files are all whole and hash to what the manifest says. Each damaged one is told to
-/// `on_damaged` (its directory and the reason) and passed over. Throws Error when none is left, with the reasons.
 struct LoadedCheckpoint {
   Checkpoint checkpoint;
   std::filesystem::path dir;
 };
+
+/// The newest checkpoint whose files are all whole and hash to what the manifest says. Each damaged one is told to
+/// `on_damaged` (its directory and the reason) and passed over. Throws Error when none is left, with the reasons.
 LoadedCheckpoint load_newest_checkpoint(const std::filesystem::path& dir,
                                         const std::function<void(const std::string&)>& on_damaged);
 /// Steps of the checkpoints there, ascending; damaged ones included.
 std::vector<int64_t> checkpoint_steps(const std::filesystem::path& dir);
-/// One particular checkpoint directory, verified.
+/// One particular checkpoint directory, verified. Throws Error that names the first file that is not as it was written.
 Checkpoint load_checkpoint(const std::filesystem::path& step_dir);
 
 }  // namespace puna::train
