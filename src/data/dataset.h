@@ -1,4 +1,4 @@
-// Tokenised documents on disk: memory-mapped shards (safetensors) with a manifest.
+// Tokenised documents on disk: memory-mapped shards (safetensors) with a manifest; docs/DATA.md has the layout.
 #pragma once
 
 #include <cstddef>
@@ -20,6 +20,7 @@ using text::TokenId;
 struct ImageView {
   std::span<const std::byte> encoded;
   text::ImageTiles tiles;
+  int64_t first_token = 0;  // where its <|image_start|> is among the document's (or the sample's) tokens
 };
 
 struct DocumentView {
@@ -37,11 +38,17 @@ class Dataset {
 
   int64_t num_documents() const;
   int64_t num_tokens() const;
+  int64_t num_images() const;
   int64_t document_tokens(int64_t document) const;
   DocumentView document(int64_t document) const;
-  /// Hash of the tokenizer and of the image layout that it was built for, and of all contents.
+
+  /// tokenizer_hash() of the tokenizer that it was built with.
   const std::string& tokenizer_hash() const;
+  /// encoding_hash() (data/build.h) that it was built for: the tokenizer, and how chats and images become tokens.
+  const std::string& encoding_hash() const;
+  /// Of all contents.
   const std::string& content_hash() const;
+  /// The directory's name.
   const std::string& name() const;
 
  private:
@@ -49,5 +56,11 @@ class Dataset {
   explicit Dataset(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+/// Of every token's bytes and which are special: tokenizers of equal hash give ids the same meaning.
+std::string tokenizer_hash(const text::Tokenizer& tokenizer);
+
+/// Tokens that stand for an image of these tiles (the size of text::image_tokens).
+int64_t num_image_tokens(const text::ImageTiles& tiles);
 
 }  // namespace puna::data

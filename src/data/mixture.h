@@ -17,7 +17,8 @@ struct MixtureSource {
   double max_epochs = 0;  // 0: no limit; else Error when a sample beyond it is asked for
 };
 
-/// A document, or a piece of one that is longer than the sequence length. Positions restart at 0.
+/// A document, or a piece of one that is longer than the sequence length. Positions restart at 0. The loss of a piece's
+/// first token is as in the document, though nothing in the piece predicts it.
 struct Sample {
   std::span<const TokenId> tokens;
   std::span<const uint8_t> loss;
@@ -27,19 +28,30 @@ struct Sample {
   int64_t epoch = 0;
 };
 
-/// at(n) is a pure function of (sources, seed, sequence length, n): stopping and going on changes nothing.
+/// at(n) is a pure function of (sources, seed, sequence length, n): stopping and going on changes nothing. Each source
+/// is gone through once per epoch, in an order of its own that the other sources do not change.
 class Mixture {
  public:
+  /// Throws Error on no sources, two of one name, an empty dataset, a bad weight, and an image of more tokens than
+  /// `sequence_length`.
   Mixture(std::vector<MixtureSource> sources, uint64_t seed, int64_t sequence_length);
 
+  /// n < 2^62. Throws Error when a source has run out of data. Safe from several threads.
   Sample at(uint64_t n) const;
   const std::vector<MixtureSource>& sources() const { return sources_; }
 
+  /// Samples of one epoch of a source, and the part of all samples that come from it.
+  int64_t num_pieces(size_t source) const;
+  double sample_share(size_t source) const;
+
  private:
   struct Pieces;  // of one source: its documents cut to the sequence length
+  uint64_t samples_before_block(uint64_t block) const;
+  uint64_t samples_before_block(uint64_t block, size_t source) const;
+
   std::vector<MixtureSource> sources_;
   std::vector<std::shared_ptr<const Pieces>> pieces_;
-  std::vector<double> sample_share_;
+  std::vector<uint64_t> share_;  // of the samples, times 2^32
   uint64_t seed_;
 };
 

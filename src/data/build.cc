@@ -1,0 +1,152 @@
+#include "data/build.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "data/encode.h"
+#include "data/manifest.h"
+#include "io/file.h"
+#include "io/hash.h"
+
+namespace puna::data {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Held while a build writes to a directory; the system lets go of it however the process ends.
+class DirectoryLock {
+ public:
+  explicit DirectoryLock(const fs::path& dir) : fd_(open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    if (fd_ < 0) fail(dir.string(), "cannot be opened: {}", std::generic_category().message(errno));
+    if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
+    close(fd_);
+    fail(dir.string(), "another build is writing to it; wait for that, or name another directory");
+  }
+  ~DirectoryLock() { close(fd_); }
+  DirectoryLock(const DirectoryLock&) = delete;
+  DirectoryLock& operator=(const DirectoryLock&) = delete;
+
+ private:
+  int fd_;
+};
+
+void make_directory(const fs::path& dir) {
+  std::error_code ec;
+  fs::create_directories(dir, ec);
+  if (ec) fail(dir.string(), "cannot be made: {}", ec.message());
+}
+
+/// Files that a killed build left half written.
+void remove_temporary_files(const fs::path& dir) {
+  for (const auto& entry : fs::directory_iterator(dir)) {
+    const std::string name = entry.path().filename().string();
+    const bool ours = name.starts_with("shard-") || name.starts_with("dataset.");
+    if (ours && name.find(".tmp.") != name.npos) fs::remove(entry.path());
+  }
+}
+
+void check_same(const fs::path& dir, const Manifest& found, const Manifest& wanted, const char* what) {
+  const char* differs = found.encoding != wanted.encoding         ? "for another tokenizer or image layout"
+                        : found.fingerprint != wanted.fingerprint ? "of other records"
+                                                                  : nullptr;
+  if (differs)
+    fail(dir.string(), "holds {} {}; name another directory, or remove this one to build it anew", what, differs);
+}
+
+class Builder {
+ public:
+  Builder(RecordSource& records, const Encoding& encoding, const BuildOptions& options, Manifest manifest)
+      : records_(records), encoding_(encoding), options_(options), manifest_(std::move(manifest)) {}
+
+  /// Keeps the leading shards of an earlier build that are whole, and reads past their records.
+  void go_on(const Manifest& earlier) {
+    int64_t done = 0;
+    for (const ShardEntry& entry : earlier.shards) {
+      try {
+        open_shard(options_.out, entry, manifest_.range, true);
+      } catch (const Error&) {
+        break;  // this shard and those behind it are written again
+      }
+      manifest_.shards.push_back(entry);
+      done += entry.documents;
+    }
+    Progress progress(label("skipping in"), kProgressSteps);
+    for (int64_t i = 0; i < done; ++i) {
+      if (!records_.next())
+        fail(options_.out.string(), "an earlier build read {} records, now there are {}; remove it to build it anew",
+             done, i);
+      show(progress);
+    }
+  }
+
+  void run() {
+    {
+      Progress progress(label("building"), kProgressSteps);
+      while (auto record = records_.next()) {
+        const EncodedDocument document = encode_record(std::move(*record), encoding_);
+        if (!shard_.empty() && shard_.bytes_with(document) > options_.max_shard_bytes) write_shard();
+        shard_.add(document);
+        show(progress);
+      }
+      if (!shard_.empty()) write_shard();
+    }
+    if (manifest_.shards.empty()) fail(options_.name, "has no records, so that there is nothing to build");
+    write_manifest(options_.out / kManifestName, manifest_);
+    fs::remove(options_.out / kPartialManifestName);
+  }
+
+ private:
+  static constexpr int64_t kProgressSteps = 10'000;
+
+  std::string label(const char* what) const { return fmt::format("{} {}", what, options_.name); }
+  void show(Progress& progress) const {
+    progress.set(static_cast<int64_t>(records_.progress() * static_cast<double>(kProgressSteps)));
+  }
+
+  void write_shard() {
+    ShardEntry entry{fmt::format("shard-{:05}.safetensors", manifest_.shards.size()), "", shard_.num_documents(),
+                     shard_.num_tokens(), shard_.num_images()};
+    shard_.write(options_.out / entry.file);
+    entry.hash = io::hash_of_file(options_.out / entry.file);
+    manifest_.shards.push_back(std::move(entry));
+    write_manifest(options_.out / kPartialManifestName, manifest_);
+  }
+
+  RecordSource& records_;
+  const Encoding& encoding_;
+  const BuildOptions& options_;
+  Manifest manifest_;
+  ShardWriter shard_;
+};
+
+}  // namespace
+
+void build(RecordSource& records, const Encoding& encoding, const BuildOptions& options) {
+  const Manifest wanted{
+      records.fingerprint(), encoding_hash(encoding), tokenizer_hash(*encoding.tokenizer), token_range(encoding), {}};
+  make_directory(options.out);
+  const DirectoryLock lock(options.out);
+  const fs::path whole = options.out / kManifestName, partial = options.out / kPartialManifestName;
+  if (io::path_exists(whole)) {
+    check_same(options.out, read_manifest(whole), wanted, "a dataset");
+    fs::remove(partial);  // a build may have been killed just before
+    return;
+  }
+  Builder builder(records, encoding, options, wanted);
+  if (io::path_exists(partial)) {
+    const Manifest earlier = read_manifest(partial);
+    check_same(options.out, earlier, wanted, "an unfinished dataset");
+    remove_temporary_files(options.out);
+    builder.go_on(earlier);
+  } else if (!fs::is_empty(options.out)) {
+    fail(options.out.string(), "is not empty and holds no dataset; name another directory");
+  } else {
+    write_manifest(partial, wanted);
+  }
+  builder.run();
+}
+
+}  // namespace puna::data
