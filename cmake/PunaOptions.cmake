@@ -88,4 +88,10 @@ set(PUNA_LIBS_plot PkgConfig::CAIRO)
 set(PUNA_LIBS_train PkgConfig::TOMLPP)
 set(PUNA_LIBS_checkpoint PkgConfig::PCRE2)
 set(PUNA_LIBS_cli PkgConfig::EDIT)
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
+  # One source for each instruction set; the program chooses when it starts.
+  set_source_files_properties(src/kernels/training/kernels_avx2.cc PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma")
+  set_source_files_properties(src/kernels/training/kernels_avx512.cc PROPERTIES COMPILE_OPTIONS
+                              "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mfma;-mprefer-vector-width=512")
+endif()
 set_source_files_properties(src/cli/run.cc PROPERTIES COMPILE_DEFINITIONS PUNA_VERSION="${PROJECT_VERSION}")

@@ -52,16 +52,18 @@ std::vector<Span> cut(int64_t row, int64_t num_rows, int64_t position, int64_t c
   return spans;
 }
 
-at::Tensor temperatures_of(const std::vector<int64_t>& positions, const arch::TextConfig& config, at::Device device) {
-  std::vector<float> values;
+at::Tensor temperatures_of(const std::vector<int64_t>& positions, const arch::TextConfig& config, at::Device device,
+                           at::ScalarType dtype) {
+  std::vector<double> values;
   bool all_one = true;
   for (const int64_t p : positions) {
     const double steps = std::floor(static_cast<double>(p + 1) / config.floor_scale);
-    values.push_back(static_cast<float>(1 + config.attn_scale * std::log1p(steps)));
-    all_one = all_one && values.back() == 1.0f;
+    values.push_back(1 + config.attn_scale * std::log1p(steps));
+    all_one = all_one && values.back() == 1;
   }
   if (all_one) return {};
-  return at::tensor(values, at::kFloat).view({-1, 1, 1}).to(device);
+  const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  return at::tensor(values, at::kDouble).to(wide).view({-1, 1, 1}).to(device);
 }
 
 }  // namespace
@@ -74,7 +76,8 @@ Batch Batch::single(at::Tensor tokens) {
   return batch;
 }
 
-Step::Step(const Batch& the_batch, const arch::TextConfig& config, const std::vector<double>& frequencies)
+Step::Step(const Batch& the_batch, const arch::TextConfig& config, const std::vector<double>& frequencies,
+           at::ScalarType dtype)
     : batch(the_batch) {
   check_shape(batch);
   num_tokens = batch.tokens.size(0);
@@ -89,8 +92,8 @@ Step::Step(const Batch& the_batch, const arch::TextConfig& config, const std::ve
     chunks.push_back(cut(row, num_rows, first, config.attention_chunk_size));
   }
   const at::Device device = batch.tokens.device();
-  rotations = ops::rotations(positions, frequencies, device);
-  temperatures = temperatures_of(positions, config, device);
+  rotations = ops::rotations(positions, frequencies, device, dtype);
+  temperatures = temperatures_of(positions, config, device, dtype);
 }
 
 std::vector<double> rope_frequencies(const arch::TextConfig& config) {

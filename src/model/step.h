@@ -22,13 +22,14 @@ struct Span {
 struct Step {
   /// Checks the batch; throws Error for a token outside the vocabulary, or caches that are elsewhere than the batch
   /// says.
-  Step(const Batch& batch, const arch::TextConfig& config, const std::vector<double>& frequencies);
+  Step(const Batch& batch, const arch::TextConfig& config, const std::vector<double>& frequencies,
+       at::ScalarType dtype);
 
-  const Batch& batch;
+  const Batch batch;  // a copy, for what runs again in backward
   int64_t num_tokens;
   std::vector<int64_t> token_ids;         // [T]
-  at::Tensor rotations;                   // [T, 1, K/2] complex64, for rope layers
-  at::Tensor temperatures;                // [T, 1, 1] fp32, or undefined when all are 1
+  at::Tensor rotations;                   // [T, 1, K/2] complex64 (fp64 models: complex128), for rope layers
+  at::Tensor temperatures;                // [T, 1, 1] fp32 (fp64), or undefined when all are 1
   std::vector<std::vector<Span>> whole;   // per sequence, for global layers: one span
   std::vector<std::vector<Span>> chunks;  // per sequence, for chunked layers: one span per chunk
 };

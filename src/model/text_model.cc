@@ -1,6 +1,8 @@
 #include "model/text_model.h"
 
 #include "model/kv_cache.h"
+#include "model/recompute.h"
+#include "model/routing_statistics.h"
 #include "ops/attention.h"
 #include "ops/linear.h"
 #include "ops/moe.h"
@@ -8,6 +10,18 @@
 #include "ops/rope.h"
 
 namespace puna::model {
+namespace {
+
+ops::RouterScore score_of(const arch::TextConfig& config) {
+  return config.router_activation == arch::RouterActivation::kSigmoid ? ops::RouterScore::kSigmoid
+                                                                      : ops::RouterScore::kSoftmax;
+}
+
+at::TensorOptions loss_options(const at::Tensor& x) {
+  return x.options().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat).requires_grad(false);
+}
+
+}  // namespace
 
 TextModel::TextModel(const arch::Llama4Config& config, const Weights& weights)
     : config_(config.text), patch_token_(config.image_token_id), frequencies_(rope_frequencies(config.text)) {
@@ -39,24 +53,89 @@ at::Tensor TextModel::forward(const Batch& batch, Trace* trace) const {
   return ops::linear(hidden(batch, trace, nullptr), *head_);
 }
 
-at::Tensor TextModel::hidden(const Batch& batch, Trace* trace, [[maybe_unused]] TrainingPass* training) const {
-  const Step step(batch, config_, frequencies_);
-  at::Tensor x_TD = embed(step);
+at::Tensor TextModel::hidden(const Batch& batch, Trace* trace, TrainingPass* training) const {
+  const auto step = std::make_shared<const Step>(batch, config_, frequencies_, embedding_->dense.scalar_type());
+  at::Tensor x_TD = embed(*step);
   record(trace, "embeds", x_TD);
-  for (const Layer& layer : layers_) {
-    const at::Tensor normed_TD = ops::rms_norm(x_TD, layer.input_norm->dense, config_.rms_norm_eps);
-    x_TD = add_residual(x_TD, attention(layer, normed_TD, step, trace), trace);
-    const at::Tensor ffn_in_TD = ops::rms_norm(x_TD, layer.post_norm->dense, config_.rms_norm_eps);
-    const at::Tensor ffn_out_TD =
-        layer.plan.moe ? experts(layer, ffn_in_TD, trace) : feed_forward(layer.ffn, ffn_in_TD);
-    record(trace, layer.plan.index, "ffn_out", ffn_out_TD);
-    x_TD = add_residual(x_TD, ffn_out_TD, trace);
-    record(trace, layer.plan.index, "out", x_TD);
-  }
+  x_TD = layers(x_TD, step, trace, training);
   if (batch.output_rows.defined()) x_TD = x_TD.index_select(0, batch.output_rows);
   const at::Tensor final_RD = ops::rms_norm(x_TD, norm_->dense, config_.rms_norm_eps);
   record(trace, "final_norm", final_RD);
   return final_RD;
+}
+
+at::Tensor TextModel::layers(at::Tensor x_TD, const std::shared_ptr<const Step>& step, Trace* trace,
+                             TrainingPass* training) const {
+  if (training) {
+    PUNA_CHECK(training->selection_bias.empty() || training->selection_bias.size() == layers_.size(),
+               "{} selection biases for {} layers", training->selection_bias.size(), layers_.size());
+    training->routing.resize(layers_.size());
+    if (!training->auxiliary_loss.defined()) training->auxiliary_loss = at::zeros({}, loss_options(x_TD));
+  }
+  for (const Layer& layer : layers_) {
+    LayerPass pass;
+    if (training) {
+      pass.training = training;
+      if (!training->selection_bias.empty()) pass.selection_bias = training->selection_bias[layer.plan.index];
+      pass.load_balance_weight = training->load_balance_weight;
+      pass.router_z_weight = training->router_z_weight;
+    }
+    if (training && training->recompute && ops::recording() && !trace) {
+      const std::vector<at::Tensor> outputs = recomputed_block(layer, x_TD, step, pass);
+      x_TD = outputs[0];
+      if (outputs.size() > 1) pass.auxiliary_loss = outputs[1];
+    } else {
+      x_TD = block(layer, x_TD, *step, trace, pass);
+    }
+    if (pass.auxiliary_loss.defined()) training->auxiliary_loss = training->auxiliary_loss + pass.auxiliary_loss;
+  }
+  return x_TD;
+}
+
+at::Tensor TextModel::block(const Layer& layer, at::Tensor x_TD, const Step& step, Trace* trace,
+                            LayerPass& pass) const {
+  const at::Tensor normed_TD = ops::rms_norm(x_TD, layer.input_norm->dense, config_.rms_norm_eps);
+  x_TD = add_residual(x_TD, attention(layer, normed_TD, step, trace), trace);
+  const at::Tensor ffn_in_TD = ops::rms_norm(x_TD, layer.post_norm->dense, config_.rms_norm_eps);
+  const at::Tensor ffn_out_TD =
+      layer.plan.moe ? experts(layer, ffn_in_TD, step, trace, pass) : feed_forward(layer.ffn, ffn_in_TD);
+  record(trace, layer.plan.index, "ffn_out", ffn_out_TD);
+  x_TD = add_residual(x_TD, ffn_out_TD, trace);
+  record(trace, layer.plan.index, "out", x_TD);
+  return x_TD;
+}
+
+// Keeps `x_TD`, the step and a copy of the bias; the biases may move on before backward.
+std::vector<at::Tensor> TextModel::recomputed_block(const Layer& layer, const at::Tensor& x_TD,
+                                                    const std::shared_ptr<const Step>& step,
+                                                    const LayerPass& pass) const {
+  LayerPass kept = pass;
+  if (kept.selection_bias.defined()) kept.selection_bias = kept.selection_bias.clone();
+  return recomputed(x_TD, trainable_of(layer), [this, &layer, step, kept](const at::Tensor& x, bool again) {
+    LayerPass mine = kept;
+    if (again) mine.training = nullptr;
+    std::vector<at::Tensor> outputs = {block(layer, x, *step, nullptr, mine)};
+    if (mine.auxiliary_loss.defined()) outputs.push_back(mine.auxiliary_loss);
+    return outputs;
+  });
+}
+
+std::vector<at::Tensor> TextModel::trainable_of(const Layer& layer) {
+  std::vector<at::Tensor> trainable;
+  const auto add = [&](const at::Tensor& t) {
+    if (t.requires_grad()) trainable.push_back(t);
+  };
+  for (const ops::Weight* weight :
+       {layer.input_norm, layer.q, layer.k, layer.v, layer.o, layer.post_norm, layer.ffn.gate, layer.ffn.up,
+        layer.ffn.down, layer.router, layer.gate_up, layer.down}) {
+    if (!weight) continue;
+    add(weight->dense);
+    for (const ops::LowRank& adapter : weight->adapters) {
+      add(adapter.a);
+      add(adapter.b);
+    }
+  }
+  return trainable;
 }
 
 at::Tensor TextModel::embed(const Step& step) const {
@@ -123,11 +202,12 @@ at::Tensor TextModel::feed_forward(const Ffn& ffn, const at::Tensor& x_TD) {
   return ops::linear(ops::swiglu(ops::linear(x_TD, *ffn.gate), ops::linear(x_TD, *ffn.up)), *ffn.down);
 }
 
-at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, Trace* trace) const {
+at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace,
+                              LayerPass& pass) const {
   const at::Tensor logits_TE = ops::linear(x_TD, *layer.router);
-  const auto score = config_.router_activation == arch::RouterActivation::kSigmoid ? ops::RouterScore::kSigmoid
-                                                                                   : ops::RouterScore::kSoftmax;
-  const ops::Routing routing = ops::route(logits_TE, config_.num_experts_per_tok, score);
+  const ops::Routing routing =
+      ops::route(logits_TE, config_.num_experts_per_tok, score_of(config_), pass.selection_bias);
+  route_pass(layer, logits_TE, routing, step, pass);
   if (trace) {
     record(trace, layer.plan.index, "router_logits", logits_TE);
     record(trace, layer.plan.index, "router_scores",
@@ -143,6 +223,19 @@ at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, Trace*
   const at::Tensor shared_TD = feed_forward(layer.ffn, x_TD);
   const at::Tensor routed_TD = ops::combine_rows(rows_ND, routing);
   return ops::recording() ? shared_TD + routed_TD : shared_TD.add_(routed_TD);
+}
+
+void TextModel::route_pass(const Layer& layer, const at::Tensor& logits_TE, const ops::Routing& routing,
+                           const Step& step, LayerPass& pass) const {
+  if (pass.training)
+    add_statistics(pass.training->routing[layer.plan.index], logits_TE, routing, step.token_ids, patch_token_,
+                   pass.selection_bias.defined());
+  const auto add = [&](const at::Tensor& term, double weight) {
+    pass.auxiliary_loss = pass.auxiliary_loss.defined() ? pass.auxiliary_loss + term * weight : term * weight;
+  };
+  if (pass.load_balance_weight != 0)
+    add(ops::load_balance_loss(logits_TE, routing, score_of(config_)), pass.load_balance_weight);
+  if (pass.router_z_weight != 0) add(ops::router_z_loss(logits_TE), pass.router_z_weight);
 }
 
 }  // namespace puna::model

@@ -4,12 +4,14 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "arch/layer_plan.h"
 #include "model/parts.h"
 #include "model/step.h"
 #include "model/training.h"
+#include "ops/moe.h"
 #include "ops/weight.h"
 
 namespace puna::model {
@@ -35,11 +37,27 @@ class TextModel {
     const ops::Weight *router, *gate_up, *down;  // routed experts; null in dense layers
   };
 
+  // What one forward of one layer takes from a training pass, and gives to it.
+  struct LayerPass {
+    TrainingPass* training = nullptr;  // whose statistics are counted; null: none
+    at::Tensor selection_bias;         // [E], or undefined
+    double load_balance_weight = 0, router_z_weight = 0;
+    at::Tensor auxiliary_loss;  // out; undefined without weights
+  };
+
   at::Tensor embed(const Step& step) const;
+  at::Tensor layers(at::Tensor x_TD, const std::shared_ptr<const Step>& step, Trace* trace,
+                    TrainingPass* training) const;
+  at::Tensor block(const Layer& layer, at::Tensor x_TD, const Step& step, Trace* trace, LayerPass& pass) const;
+  std::vector<at::Tensor> recomputed_block(const Layer& layer, const at::Tensor& x_TD,
+                                           const std::shared_ptr<const Step>& step, const LayerPass& pass) const;
   at::Tensor attention(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace) const;
   at::Tensor attend(const Layer& layer, const at::Tensor& q_THK, const at::Tensor& k_TGK, const at::Tensor& v_TGK,
                     const Step& step) const;
-  at::Tensor experts(const Layer& layer, const at::Tensor& x_TD, Trace* trace) const;
+  at::Tensor experts(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace, LayerPass& pass) const;
+  void route_pass(const Layer& layer, const at::Tensor& logits_TE, const ops::Routing& routing, const Step& step,
+                  LayerPass& pass) const;
+  static std::vector<at::Tensor> trainable_of(const Layer& layer);
   static at::Tensor feed_forward(const Ffn& ffn, const at::Tensor& x_TD);
 
   const arch::TextConfig config_;

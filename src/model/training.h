@@ -24,7 +24,7 @@ struct TrainingPass {
   bool recompute = false;          // keep only the blocks' inputs, compute the blocks again in backward
   double load_balance_weight = 0;  // of E * sum_e f_e P_e, P_e the mean of scores normalised over the experts
   double router_z_weight = 0;      // of the mean of logsumexp(logits)^2
-  // Out. Both are added to by every forward.
+  // Out. Both are added to by every forward; the loss is defined after the first, 0 where nothing asks for it.
   std::vector<RoutingStatistics> routing;  // [layers]; empty vectors inside for dense layers
   at::Tensor auxiliary_loss;               // scalar with gradient: sum over layers, weights applied, mean over tokens
 };

@@ -14,7 +14,7 @@ constexpr int64_t kTilesAtOnce = 4;
 constexpr double kLayerNormEps = 1e-5;  // SPEC 4: the config's norm_eps is not used
 
 // Patches rotate by (column + 1) in the first half of the pairs and (row + 1) in the second; the class token does not.
-at::Tensor patch_rotations(const arch::VisionConfig& config, at::Device device) {
+at::Tensor patch_rotations(const arch::VisionConfig& config, at::Device device, at::ScalarType dtype) {
   const int64_t K = config.hidden_size / config.num_attention_heads, grid = config.grid();
   const std::vector<double> frequencies = ops::rope_frequencies(config.rope_theta, K / 2);
   std::vector<int64_t> columns, rows;
@@ -24,19 +24,21 @@ at::Tensor patch_rotations(const arch::VisionConfig& config, at::Device device) 
   }
   columns.push_back(0);
   rows.push_back(0);
-  return at::cat({ops::rotations(columns, frequencies, device), ops::rotations(rows, frequencies, device)}, -1);
+  return at::cat(
+      {ops::rotations(columns, frequencies, device, dtype), ops::rotations(rows, frequencies, device, dtype)}, -1);
 }
 
 }  // namespace
 
 VisionModel::VisionModel(const arch::VisionConfig& config, const Weights& weights, at::Device device)
-    : config_(config), rotations_(patch_rotations(config, device)) {
+    : config_(config) {
   const auto weight = [&](const std::string& name) { return &find_weight(weights, name); };
   const auto linear = [&](const std::string& name) { return Linear{weight(name + ".weight"), weight(name + ".bias")}; };
   const auto norm = [&](const std::string& name) {
     return LayerNorm{weight(name + ".weight"), weight(name + ".bias")};
   };
   patch_embedding_ = weight("vision_model.patch_embedding.linear.weight");
+  rotations_ = patch_rotations(config, device, patch_embedding_->dense.scalar_type());
   class_embedding_ = weight("vision_model.class_embedding");
   position_embedding_ = weight("vision_model.positional_embedding_vlm");
   norm_pre_ = norm("vision_model.layernorm_pre");

@@ -11,13 +11,15 @@ std::vector<double> rope_frequencies(double theta, int64_t rotary_dim) {
   return {data, data + frequencies.numel()};
 }
 
-at::Tensor rotations(const std::vector<int64_t>& positions, const std::vector<double>& frequencies, at::Device device) {
+at::Tensor rotations(const std::vector<int64_t>& positions, const std::vector<double>& frequencies, at::Device device,
+                     at::ScalarType dtype) {
   const auto num_positions = static_cast<int64_t>(positions.size());
   const auto pairs = static_cast<int64_t>(frequencies.size());
   const at::Tensor p = at::tensor(positions, at::kLong).to(at::kDouble);
   const at::Tensor f = at::tensor(frequencies, at::kDouble);
   const at::Tensor angles = at::outer(p, f);
-  const at::Tensor cis = at::complex(angles.cos().to(at::kFloat), angles.sin().to(at::kFloat));
+  const at::ScalarType wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
+  const at::Tensor cis = at::complex(angles.cos().to(wide), angles.sin().to(wide));
   return cis.view({num_positions, 1, pairs}).to(device);
 }
 

@@ -1,0 +1,2 @@
+#define PUNA_KERNELS_NAMESPACE avx2
+#include "kernels/training/kernels.inl"

@@ -1,0 +1,2 @@
+#define PUNA_KERNELS_NAMESPACE avx512
+#include "kernels/training/kernels.inl"

@@ -1,0 +1,2 @@
+#define PUNA_KERNELS_NAMESPACE plain
+#include "kernels/training/kernels.inl"
