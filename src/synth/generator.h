@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,17 +12,26 @@
 
 namespace puna::synth {
 
+/// What is asked about (a pair of numbers, the objects of a picture, a fact and its value) decides by its hash which
+/// split a record belongs to; "questions" and "unknown" have their held-out questions in their file.
 enum class Split { kTrain, kHeldOut };
 
 struct GeneratorOptions {
-  std::string kind;  // "arithmetic", "pictures", ...
+  std::string kind;  // one of generator_names()
   int64_t documents = 0;
   uint64_t seed = 0;
   Split split = Split::kTrain;
-  int64_t length = 0;  // rough tokens of a document where the kind has a choice (lookup, retrieval); 0: its default
+  /// Rough tokens. retrieval: of every document; lookup, conversations: documents are spread over [length/4, length].
+  /// 0: the kind's default (256). Other kinds have no choice.
+  int64_t length = 0;
+  /// The questions of "questions" and "unknown"; empty: recipes/demo/facts.jsonl and recipes/demo/unknown.jsonl.
+  /// "conversations" reads both from the folder that this names.
+  std::filesystem::path file;
 };
 
-/// Throws Error for an unknown kind, naming the nearest.
+/// The held-out split of "questions" and "unknown" has each held-out question once, so that it may give fewer records
+/// than asked for. Ids are "KIND/WHAT/NUMBER". Throws Error for an unknown kind, naming the nearest; for a length out
+/// of [32, 1048576]; for a file that is missing or malformed.
 std::unique_ptr<data::RecordSource> open_generator(const GeneratorOptions& options);
 std::vector<std::string> generator_names();
 

@@ -1,0 +1,284 @@
+// Texts with facts and a question about one of them, whose answer is the sentence itself; and texts to copy.
+#include <fmt/format.h>
+
+#include <array>
+#include <cctype>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "synth/maker.h"
+#include "synth/words.h"
+
+namespace puna::synth {
+namespace {
+
+/// {s} is what the fact is about, {v} what it says, {t} a thing or animal that belongs to the relation.
+struct Relation {
+  std::string_view statement;
+  std::vector<std::string_view> questions;
+  std::string (*subject)(Random&);
+  std::string (*value)(Random&);
+  std::string (*thing)(Random&);
+};
+
+std::string nothing(Random&) { return {}; }
+std::string thing(Random& random) { return std::string(random.pick(kThings)); }
+std::string animal(Random& random) { return std::string(random.pick(kAnimals)); }
+std::string building(Random& random) { return std::string(random.pick(kBuildings)); }
+std::string colour(Random& random) { return std::string(random.pick(kWordColours)); }
+std::string room(Random& random) { return std::string(random.pick(kRooms)); }
+std::string job(Random& random) { return std::string(random.pick(kJobs)); }
+std::string food(Random& random) { return std::string(random.pick(kFoods)); }
+std::string day(Random& random) { return std::string(random.pick(kDays)); }
+std::string age(Random& random) { return std::to_string(random.between(2, 99)); }
+std::string price(Random& random) { return std::to_string(random.between(2, 999)); }
+std::string year(Random& random) { return std::to_string(random.between(1200, 2020)); }
+
+const std::vector<Relation>& relations() {
+  static const std::vector<Relation> kRelations = {
+      {"{s} lives in {v}.",
+       {"Where does {s} live?", "In which town does {s} live?", "What is the home town of {s}?",
+        "Where is the home of {s}?"},
+       person,
+       town,
+       nothing},
+      {"The code of {s} is {v}.",
+       {"What is the code of {s}?", "What is {s}'s code?", "Which code does {s} have?", "Tell me the code of {s}."},
+       person,
+       code,
+       nothing},
+      {"{s} is {v} years old.",
+       {"How old is {s}?", "What is the age of {s}?", "What age is {s}?", "How many years old is {s}?"},
+       person,
+       age,
+       nothing},
+      {"{s} works as a {v}.",
+       {"What is the job of {s}?", "What does {s} work as?", "What work does {s} do?", "Which job does {s} have?"},
+       person,
+       job,
+       nothing},
+      {"{s} likes {v}.",
+       {"What does {s} like?", "What does {s} like to eat?", "Which food does {s} like?",
+        "What is the favourite food of {s}?"},
+       person,
+       food,
+       nothing},
+      {"The {t} of {s} is called {v}.",
+       {"What is the {t} of {s} called?", "What is the name of the {t} of {s}?", "How is {s}'s {t} called?",
+        "What is {s}'s {t} called?"},
+       person,
+       made_up_name,
+       animal},
+      {"The {t} of {s} is {v}.",
+       {"What colour is the {t} of {s}?", "What is the colour of the {t} of {s}?", "What color is {s}'s {t}?",
+        "Which colour has the {t} of {s}?"},
+       person,
+       colour,
+       thing},
+      {"The {s} is in the {v}.",
+       {"Where is the {s}?", "In which room is the {s}?", "Where can I find the {s}?", "Where did they put the {s}?"},
+       thing,
+       room,
+       nothing},
+      {"The {s} costs {v} coins.",
+       {"How much is the {s}?", "How much does the {s} cost?", "What is the price of the {s}?",
+        "How many coins does the {s} cost?"},
+       thing,
+       price,
+       nothing},
+      {"The {t} of {s} was built in {v}.",
+       {"When was the {t} of {s} built?", "In which year was the {t} of {s} built?", "How old is the {t} of {s}?",
+        "In what year did they build the {t} of {s}?"},
+       town,
+       year,
+       building},
+      {"{s} comes home on {v}.",
+       {"When does {s} come home?", "On which day does {s} come home?", "Which day does {s} come home on?",
+        "What day does {s} come home?"},
+       person,
+       day,
+       nothing},
+      {"The password for {s} is {v}.",
+       {"What is the password for {s}?", "What's the password for {s}?", "Which password does {s} have?",
+        "Give me the password for {s}."},
+       town,
+       any_word,
+       nothing},
+  };
+  return kRelations;
+}
+
+struct Fact {
+  size_t relation = 0;
+  Slots slots;
+  std::string key() const { return fmt::format("{} {} {}", relation, slots[0].second, slots[2].second); }
+  std::string text() const { return fill(relations()[relation].statement, slots); }
+};
+
+Fact random_fact(Random& random) {
+  Fact fact;
+  fact.relation = static_cast<size_t>(random.below(static_cast<int64_t>(relations().size())));
+  const Relation& relation = relations()[fact.relation];
+  std::string subject = relation.subject(random), value = relation.value(random), thing = relation.thing(random);
+  fact.slots = {{"s", std::move(subject)}, {"v", std::move(value)}, {"t", std::move(thing)}};
+  return fact;
+}
+
+/// Facts of different keys; some share the subject, some the relation, so that neither alone finds the answer.
+Fact new_fact(Random& random, const std::vector<Fact>& facts, std::set<std::string>& keys) {
+  for (;;) {
+    Fact fact = random_fact(random);
+    if (!facts.empty() && random.chance(0.4)) {
+      const Fact& other = random.pick(facts);
+      if (relations()[other.relation].subject == relations()[fact.relation].subject) fact.slots[0] = other.slots[0];
+    }
+    if (keys.insert(fact.key()).second) return fact;
+  }
+}
+
+struct Text {
+  std::vector<Fact> facts;
+  std::vector<std::string> sentences;
+  std::set<std::string> keys;
+};
+
+/// Facts and sentences without facts in random order, of about `budget` tokens.
+Text random_text(Random& random, int64_t budget) {
+  Text text;
+  const double filler_share = random.pick(std::array<double, 3>{0.0, 0.3, 0.6});
+  for (int64_t used = 0; used < budget || text.facts.empty();) {
+    if (!text.facts.empty() && random.chance(filler_share)) {
+      text.sentences.push_back(filler_sentence(random));
+    } else {
+      text.facts.push_back(new_fact(random, text.facts, text.keys));
+      text.sentences.push_back(text.facts.back().text());
+    }
+    used += rough_tokens(text.sentences.back()) + 1;
+  }
+  for (size_t i = text.sentences.size(); i > 1; --i) {
+    std::swap(text.sentences[i - 1], text.sentences[static_cast<size_t>(random.below(static_cast<int64_t>(i)))]);
+  }
+  return text;
+}
+
+std::string laid_out(Random& random, const std::string& text, const std::string& question) {
+  switch (random.below(6)) {
+    case 0:
+      return fmt::format("{}\n\n{}", text, question);
+    case 1:
+      return fmt::format("Read this text: {}\n{}", text, question);
+    case 2:
+      return fmt::format("Text: {}\nQuestion: {}", text, question);
+    case 3:
+      return fmt::format("{} {}", text, question);
+    case 4:
+      return fmt::format("{}\n{}", question, text);
+    default:
+      return fmt::format("{}\n{}", text, question);
+  }
+}
+
+Draft fact_question(Random& random, int64_t length) {
+  const Text text = random_text(random, std::max<int64_t>(10, length - 40));
+  Fact asked = random.pick(text.facts);
+  const bool missing = random.chance(0.12);
+  if (missing) {
+    std::set<std::string> keys = text.keys;
+    asked = new_fact(random, text.facts, keys);
+  }
+  const std::string separator = random.chance(0.25) ? "\n" : " ";
+  const std::string whole = fmt::format("{}", fmt::join(text.sentences, separator));
+  const std::string question = casual(random, fill(random.pick(relations()[asked.relation].questions), asked.slots));
+  Draft draft;
+  draft.record = chat({laid_out(random, whole, question), missing ? "The text does not say." : asked.text()});
+  draft.what = missing ? "missing" : "fact";
+  draft.content = fmt::format("fact {} {}", asked.key(), missing ? "" : asked.slots[1].second);
+  return draft;
+}
+
+std::vector<std::string> random_words(Random& random, int64_t budget) {
+  std::vector<std::string> words;
+  for (int64_t used = 0; used < budget || words.size() < 2;) {
+    words.push_back(random.chance(0.15) ? code(random) : any_word(random));
+    used += rough_tokens(words.back()) + 1;
+  }
+  return words;
+}
+
+Draft copy_words(Random& random, int64_t length) {
+  constexpr std::array<std::string_view, 8> kForms = {"Repeat these words: {x}",
+                                                      "Repeat: {x}",
+                                                      "Say this again: {x}",
+                                                      "Copy these words: {x}",
+                                                      "Write this once more: {x}",
+                                                      "Copy this text: {x}",
+                                                      "Repeat the following words: {x}",
+                                                      "Echo: {x}"};
+  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 4)));
+  const std::string text = fmt::format("{}", fmt::join(words, " "));
+  Draft draft;
+  draft.record = chat({fill(random.pick(kForms), {{"x", text}}), text});
+  draft.what = "repeat";
+  draft.content = "copy " + text;
+  return draft;
+}
+
+Draft copy_line(Random& random, int64_t length) {
+  constexpr std::array<std::string_view, 5> kOrder = {"first", "second", "third", "fourth", "fifth"};
+  constexpr std::array<std::string_view, 5> kForms = {"Copy the {n} line:\n{x}", "Copy the {n} line of this text:\n{x}",
+                                                      "What is the {n} line?\n{x}", "{x}\nWhat is the {n} line?",
+                                                      "{x}\nRepeat the {n} line."};
+  const int64_t count = random.between(2, 5);
+  std::vector<std::string> lines;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t budget = random.between(4, std::max<int64_t>(8, std::min<int64_t>(24, length / 2 / count)));
+    lines.push_back(fmt::format("{}", fmt::join(random_words(random, budget), " ")));
+  }
+  const bool last = random.chance(0.2);
+  const auto index = static_cast<size_t>(last ? count - 1 : random.below(count));
+  Draft draft;
+  draft.record = chat({fill(random.pick(kForms), {{"n", std::string(last ? "last" : kOrder[index])},
+                                                  {"x", fmt::format("{}", fmt::join(lines, "\n"))}}),
+                       lines[index]});
+  draft.what = "line";
+  draft.content = "copy " + lines[index];
+  return draft;
+}
+
+Draft copy_word(Random& random, int64_t length) {
+  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 8)));
+  const bool first = random.chance(0.5);
+  constexpr std::array<std::string_view, 4> kForms = {"What is the {n} word of: {x}", "Copy the {n} word: {x}",
+                                                      "Give me the {n} word of this list: {x}",
+                                                      "Which word is the {n} one? {x}"};
+  const std::string text = fmt::format("{}", fmt::join(words, " "));
+  Draft draft;
+  draft.record = chat({fill(random.pick(kForms), {{"n", first ? "first" : "last"}, {"x", text}}),
+                       first ? words.front() : words.back()});
+  draft.what = "word";
+  draft.content = "copy " + text;
+  return draft;
+}
+
+class Lookup : public Maker {
+ public:
+  explicit Lookup(int64_t length) : length_(length) {}
+  Draft make(Random& random, Split, int64_t) const override {
+    const int64_t length = random.between(length_ / 4, length_);
+    const double sort = random.unit();
+    if (sort < 0.75) return fact_question(random, length);
+    if (sort < 0.88) return copy_words(random, length);
+    if (sort < 0.97) return copy_line(random, length);
+    return copy_word(random, length);
+  }
+
+ private:
+  int64_t length_;
+};
+
+}  // namespace
+
+std::unique_ptr<Maker> make_lookup(int64_t length) { return std::make_unique<Lookup>(length); }
+
+}  // namespace puna::synth
