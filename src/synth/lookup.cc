@@ -1,4 +1,4 @@
-// Texts with facts and a question about one of them, whose answer is the sentence itself; and texts to copy.
+// Texts with facts and a question about one of them, whose answer repeats the sentence; and texts to copy.
 #include <fmt/format.h>
 
 #include <array>
@@ -191,7 +191,8 @@ Draft fact_question(Random& random, int64_t length) {
   const std::string whole = fmt::format("{}", fmt::join(text.sentences, separator));
   const std::string question = casual(random, fill(random.pick(relations()[asked.relation].questions), asked.slots));
   Draft draft;
-  draft.record = chat({laid_out(random, whole, question), missing ? "The text does not say." : asked.text()});
+  draft.record =
+      chat({laid_out(random, whole, question), missing ? "The text does not say." : "The text says: " + asked.text()});
   draft.what = missing ? "missing" : "fact";
   draft.content = fmt::format("fact {} {}", asked.key(), missing ? "" : asked.slots[1].second);
   return draft;
@@ -207,14 +208,17 @@ std::vector<std::string> random_words(Random& random, int64_t budget) {
 }
 
 Draft copy_words(Random& random, int64_t length) {
-  constexpr std::array<std::string_view, 8> kForms = {"Repeat these words: {x}",
-                                                      "Repeat: {x}",
-                                                      "Say this again: {x}",
-                                                      "Copy these words: {x}",
-                                                      "Write this once more: {x}",
-                                                      "Copy this text: {x}",
-                                                      "Repeat the following words: {x}",
-                                                      "Echo: {x}"};
+  constexpr std::array<std::string_view, 11> kForms = {"Repeat these words:\n{x}",
+                                                       "Repeat this line:\n{x}",
+                                                       "Copy this:\n{x}",
+                                                       "Repeat these words: {x}",
+                                                       "Repeat: {x}",
+                                                       "Say this again: {x}",
+                                                       "Copy these words: {x}",
+                                                       "Write this once more: {x}",
+                                                       "Copy this text: {x}",
+                                                       "Repeat the following words: {x}",
+                                                       "Echo: {x}"};
   const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 4)));
   const std::string text = fmt::format("{}", fmt::join(words, " "));
   Draft draft;

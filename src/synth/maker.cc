@@ -32,9 +32,10 @@ Draft draw(const Maker& maker, Random& random, Split split, int64_t number) {
   return {};
 }
 
-void add_turn(data::Record& record, text::Role role, std::string text) {
+void add_turn(data::Record& record, text::Role role, std::string text, int64_t image) {
   text::Message message;
   message.role = role;
+  if (image >= 0) message.parts.emplace_back(text::ImagePart{static_cast<size_t>(image)});
   message.parts.emplace_back(text::TextPart{std::move(text)});
   record.messages.push_back(std::move(message));
 }

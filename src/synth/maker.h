@@ -47,7 +47,8 @@ Split split_of(std::string_view content);
 
 /// A chat of alternating turns, the user's first.
 data::Record chat(std::initializer_list<std::string> turns);
-void add_turn(data::Record& record, text::Role role, std::string text);
+/// Adds a message; with `image` >= 0, that image stands before the text.
+void add_turn(data::Record& record, text::Role role, std::string text, int64_t image = -1);
 
 using Slots = std::vector<std::pair<std::string_view, std::string>>;
 /// Replaces each {name} by its value.

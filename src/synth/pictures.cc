@@ -62,8 +62,8 @@ constexpr std::array<std::string_view, 6> kShapeOf = {
     "What is the {x} thing?", "What is {x} in the picture?", "Which shape has the colour {x}?",
 };
 constexpr std::array<std::string_view, 6> kIsThere = {
-    "Is there a {x}?",    "Is there a {x} in the picture?", "Do you see a {x}?",
-    "Can you see a {x}?", "Does the picture show a {x}?",   "Is a {x} in the image?",
+    "Is there {x}?",    "Is there {x} in the picture?", "Do you see {x}?",
+    "Can you see {x}?", "Does the picture show {x}?",   "Is {x} in the image?",
 };
 
 std::string shape_name(const Shape& s) { return std::string(kShapes[static_cast<size_t>(s.shape)]); }
@@ -183,10 +183,7 @@ Asked is_there(Random& random, const Scene& scene) {
   if (sort >= 0.75) s.shape = static_cast<int>(random.below(kShapes.size()));
   bool there = false;
   for (const Shape& other : scene.shapes) there = there || (other.shape == s.shape && other.colour == s.colour);
-  std::string question = fill(random.pick(kIsThere), {{"x", name_of(s)}});
-  const size_t orange = question.find(" a orange");
-  if (orange != std::string::npos) question.insert(orange + 2, "n");
-  return {"yes-no", question, yes_no(there)};
+  return {"yes-no", fill(random.pick(kIsThere), {{"x", a(s)}}), yes_no(there)};
 }
 
 Asked ask(Random& random, const Scene& scene) {
@@ -224,11 +221,9 @@ class Pictures : public Maker {
     for (int64_t i = 0; i < turns; ++i) {
       Asked asked = ask(random, scene);
       if (i == 0) draft.what = asked.what;
-      add_turn(record, text::Role::kUser, casual(random, std::move(asked.question)));
+      add_turn(record, text::Role::kUser, casual(random, std::move(asked.question)), i == 0 ? 0 : -1);
       add_turn(record, text::Role::kAssistant, std::move(asked.answer));
     }
-    auto& parts = record.messages[0].parts;
-    parts.insert(parts.begin(), text::ImagePart{0});
     if (split_of(draft.content) == split) record.images.push_back(draw_png(scene));
     return draft;
   }
