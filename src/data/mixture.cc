@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 
 #include "base/error.h"
 #include "data/permutation.h"
@@ -38,6 +39,20 @@ struct Mixture::Pieces {
   Pieces(const MixtureSource& source, int64_t sequence_length);
 };
 
+struct Mixture::Block {
+  struct Choice {
+    uint32_t source;
+    uint32_t rank;  // among the block's samples of that source
+  };
+  uint64_t number = 0, begin = 0;
+  std::vector<Choice> samples;
+};
+
+struct Mixture::Cache {
+  std::mutex mutex;
+  std::shared_ptr<const Block> block;
+};
+
 Mixture::Pieces::Pieces(const MixtureSource& source, int64_t sequence_length) : name_key(mix(source.name)) {
   const std::string where = fmt::format("data '{}'", source.name);
   const Dataset& dataset = *source.dataset;
@@ -69,7 +84,7 @@ Mixture::Pieces::Pieces(const MixtureSource& source, int64_t sequence_length) : 
 }
 
 Mixture::Mixture(std::vector<MixtureSource> sources, uint64_t seed, int64_t sequence_length)
-    : sources_(std::move(sources)), seed_(seed) {
+    : sources_(std::move(sources)), seed_(seed), cache_(std::make_shared<Cache>()) {
   if (sources_.empty()) fail("data", "the mixture has no sources; name at least one");
   if (sequence_length < 1) fail("data", "the sequence length is {}; expected 1 or more", sequence_length);
   std::vector<double> rates;
@@ -106,24 +121,39 @@ double Mixture::sample_share(size_t source) const {
   return std::ldexp(static_cast<double>(share_.at(source)), -kShareBits);
 }
 
+std::shared_ptr<const Mixture::Block> Mixture::block_of(uint64_t n) const {
+  {
+    const std::lock_guard lock(cache_->mutex);
+    const auto& last = cache_->block;
+    if (last && n >= last->begin && n - last->begin < last->samples.size()) return last;
+  }
+  // Each source's share is rounded down by itself, so that a block has up to one sample per source more or fewer.
+  auto block = std::make_shared<Block>();
+  uint64_t& number = block->number;
+  number = n / kBlock;
+  while (samples_before_block(number + 1) <= n) ++number;
+  while (samples_before_block(number) > n) --number;
+  block->begin = samples_before_block(number);
+  std::vector<uint32_t> by_source;
+  for (size_t i = 0; i < sources_.size(); ++i)
+    by_source.resize(by_source.size() + samples_before_block(number + 1, i) - samples_before_block(number, i),
+                     static_cast<uint32_t>(i));
+  const Permutation permutation(by_source.size(), mix({seed_, number}));
+  std::vector<uint32_t> taken(sources_.size(), 0);
+  for (size_t at = 0; at < by_source.size(); ++at) {
+    const uint32_t source = by_source[permutation(at)];
+    block->samples.push_back({source, taken[source]++});
+  }
+  const std::lock_guard lock(cache_->mutex);
+  cache_->block = block;
+  return block;
+}
+
 Sample Mixture::at(uint64_t n) const {
   if (n >= kMaxSample) fail("data", "sample {} is beyond 2^62", n);
-  // Each source's share is rounded down by itself, so that a block has up to one sample per source more or fewer.
-  uint64_t block = n / kBlock;
-  while (samples_before_block(block + 1) <= n) ++block;
-  while (samples_before_block(block) > n) --block;
-  const uint64_t begin = samples_before_block(block), size = samples_before_block(block + 1) - begin;
-  uint64_t slot = Permutation(size, mix({seed_, block}))(n - begin);
-  size_t i = 0;
-  uint64_t k = 0;
-  for (;; ++i) {
-    k = samples_before_block(block, i);
-    const uint64_t here = samples_before_block(block + 1, i) - k;
-    if (slot < here) break;
-    slot -= here;
-  }
-  k += slot;
-
+  const auto block = block_of(n);
+  const auto [i, rank] = block->samples[n - block->begin];
+  const uint64_t k = samples_before_block(block->number, i) + rank;
   const Pieces& pieces = *pieces_[i];
   if (k >= pieces.limit)
     fail(

@@ -29,7 +29,7 @@ struct Sample {
 };
 
 /// at(n) is a pure function of (sources, seed, sequence length, n): stopping and going on changes nothing. Each source
-/// is gone through once per epoch, in an order of its own that the other sources do not change.
+/// is gone through epoch after epoch, in an order of its own that the other sources do not change.
 class Mixture {
  public:
   /// Throws Error on no sources, two of one name, an empty dataset, a bad weight, and an image of more tokens than
@@ -46,13 +46,17 @@ class Mixture {
 
  private:
   struct Pieces;  // of one source: its documents cut to the sequence length
+  struct Block;   // of about 1,024 samples: which source each is from
+  struct Cache;   // the block last asked for; shared by copies
   uint64_t samples_before_block(uint64_t block) const;
   uint64_t samples_before_block(uint64_t block, size_t source) const;
+  std::shared_ptr<const Block> block_of(uint64_t n) const;
 
   std::vector<MixtureSource> sources_;
   std::vector<std::shared_ptr<const Pieces>> pieces_;
   std::vector<uint64_t> share_;  // of the samples, times 2^32
   uint64_t seed_;
+  std::shared_ptr<Cache> cache_;
 };
 
 }  // namespace puna::data
