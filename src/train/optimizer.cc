@@ -1,0 +1,60 @@
+#include "train/optimizer.h"
+
+#include <cmath>
+#include <vector>
+
+#include "base/error.h"
+
+namespace puna::train {
+
+bool is_decayed(const arch::ParamRow& row) {
+  return row.kind != arch::ParamKind::kNorm && row.name.find("norm") == std::string::npos &&
+         !row.name.ends_with(".bias");
+}
+
+void AdamW::add(const std::string& name, at::Tensor weight, bool decayed) {
+  at::Tensor m = at::zeros_like(weight), v = at::zeros_like(weight);
+  parameters_[name] = {std::move(weight), decayed, std::move(m), std::move(v), 0};
+}
+
+void AdamW::step(const std::map<std::string, at::Tensor>& gradients, double learning_rate, double scale,
+                 const OptimizerConfig& config) {
+  const c10::NoGradGuard no_grad;
+  for (const bool decayed : {false, true}) {
+    std::vector<at::Tensor> weights, grads, m, v, steps;
+    for (auto& [name, parameter] : parameters_) {
+      const auto found = gradients.find(name);
+      if (found == gradients.end() || parameter.decayed != decayed) continue;
+      ++parameter.steps;
+      weights.push_back(parameter.weight);
+      grads.push_back(found->second);
+      m.push_back(parameter.m);
+      v.push_back(parameter.v);
+      steps.push_back(at::scalar_tensor(static_cast<double>(parameter.steps), at::kFloat));
+    }
+    if (weights.empty()) continue;
+    if (scale != 1) at::_foreach_mul_(grads, scale);
+    at::_fused_adamw_(weights, grads, m, v, /*max_exp_avg_sqs=*/{}, steps, learning_rate, config.beta1, config.beta2,
+                      decayed ? config.weight_decay : 0, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+  }
+}
+
+void AdamW::reset() {
+  for (auto& [name, parameter] : parameters_) {
+    parameter.m.zero_();
+    parameter.v.zero_();
+    parameter.steps = 0;
+  }
+}
+
+double global_norm(const std::map<std::string, at::Tensor>& tensors) {
+  const c10::NoGradGuard no_grad;
+  double sum = 0;
+  for (const auto& [name, tensor] : tensors) {
+    const double norm = at::norm(tensor).item<double>();
+    sum += norm * norm;
+  }
+  return std::sqrt(sum);
+}
+
+}  // namespace puna::train

@@ -1,0 +1,334 @@
+#include "train/recipe.h"
+
+#include <cmath>
+#include <set>
+
+#include "io/file.h"
+#include "train/fields.h"
+#include "train/recipe_fields.h"
+#include "train/toml_file.h"
+
+namespace puna::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kMaxRecipeBytes = 4 << 20;
+
+// The top level, beside its tables.
+template <class V>
+void visit(V& v, Recipe& r) {
+  v("out", r.out, "run directory, relative to where the program runs");
+  v("seed", r.seed, "of weights and order of samples");
+  v("threads", r.threads, "0: all physical cores");
+  v("precision", r.precision, "float32, float64, or bfloat16 with FP32 master weights");
+  v("recompute", r.recompute, "compute blocks again in backward, to save memory");
+  v("deterministic", r.deterministic, "the same bits every time, on one machine with the same threads");
+}
+
+// What the base has in tables and a stage may change.
+struct Tables {
+  Json batch = Json::object(), optimizer = Json::object(), schedule = Json::object(), balance = Json::object();
+};
+
+template <class V>
+void visit(V& v, Tables& t) {
+  v("batch", t.batch, "");
+  v("optimizer", t.optimizer, "");
+  v("schedule", t.schedule, "");
+  v("balance", t.balance, "");
+}
+
+// Reads what both structs know from one object.
+struct WithTables {
+  StageConfig& stage;
+  Tables& tables;
+};
+template <class V>
+void visit(V& v, WithTables& both) {
+  visit(v, both.stage);
+  visit(v, both.tables);
+  v("model", both.stage.model, "");
+}
+
+struct Top {
+  Recipe& recipe;
+  Tables& tables;
+  Json &model, &checkpoint, &log, &source, &stage, &steps;
+};
+template <class V>
+void visit(V& v, Top& top) {
+  visit(v, top.recipe);
+  visit(v, top.tables);
+  v("model", top.model, "");
+  v("checkpoint", top.checkpoint, "");
+  v("log", top.log, "");
+  v("source", top.source, "");
+  v("stage", top.stage, "");
+  v("steps", top.steps, "");
+}
+
+Json merged(Json base, const Json& change) {
+  for (const auto& [key, value] : change.items()) base[key] = value;
+  return base;
+}
+
+// "a.b.c" = value; in the arrays of sources and stages the second part is a name.
+void override_one(Json& json, const std::string& text, std::string_view where) {
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0)
+    throw UsageError(where, fmt::format("'{}' is no key=value, such as optimizer.learning_rate=3e-4", text));
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin <= equals;) {
+    const size_t end = std::min(text.find('.', begin), equals);
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  Json* at = &json;
+  for (size_t i = 0; i + 1 < parts.size(); ++i) {
+    if (at->is_array()) {
+      Json* found = nullptr;
+      for (Json& item : *at)
+        if (item.is_object() && item.value("name", "") == parts[i]) found = &item;
+      if (found == nullptr) fail(where, "{}: no {} is called '{}'", text, parts[i - 1], parts[i]);
+      at = found;
+      continue;
+    }
+    if (!at->is_object()) fail(where, "{}: '{}' is no table", text, parts[i]);
+    at = &(*at)[parts[i]];
+    if (at->is_null()) *at = Json::object();
+  }
+  if (!at->is_object()) fail(where, "{}: name one of them, such as stage.NAME.steps=100", text);
+  (*at)[parts.back()] = parse_toml_value(std::string_view(text).substr(equals + 1));
+}
+
+void check_number(bool good, std::string_view where, std::string_view key, double value, std::string_view wanted) {
+  if (!good) fail(where, "'{}' is {}; it must be {}", key, value, wanted);
+}
+
+void check_one_of(std::string_view where, std::string_view key, const std::string& value,
+                  const std::vector<std::string>& choices) {
+  for (const std::string& choice : choices)
+    if (value == choice) return;
+  const std::string nearest = nearest_name(value, choices);
+  fail(where, "'{}' is '{}'{}; it must be one of {}", key, value,
+       nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), fmt::join(choices, ", "));
+}
+
+void check_stage(const StageConfig& s, std::string_view where, const std::vector<SourceConfig>& sources) {
+  const std::string prefix = "stage." + s.name + ".";
+  const auto number = [&](bool good, std::string_view key, auto value, std::string_view wanted) {
+    check_number(good, where, prefix + std::string(key), static_cast<double>(value), wanted);
+  };
+  number(s.steps >= 1 && s.steps <= int64_t{1} << 40, "steps", s.steps, "at least 1");
+  number(s.batch.sequence_length >= 2, "batch.sequence_length", s.batch.sequence_length, "at least 2");
+  number(s.batch.tokens >= s.batch.sequence_length && s.batch.tokens <= int64_t{1} << 32, "batch.tokens",
+         s.batch.tokens, "at least the sequence length");
+  number(s.batch.micro_tokens == 0 || s.batch.micro_tokens >= s.batch.sequence_length, "batch.micro_tokens",
+         s.batch.micro_tokens, "at least the sequence length, or 0");
+  const OptimizerConfig& o = s.optimizer;
+  number(o.learning_rate > 0 && o.learning_rate <= 10, "optimizer.learning_rate", o.learning_rate, "above 0, up to 10");
+  number(o.beta1 >= 0 && o.beta1 < 1, "optimizer.beta1", o.beta1, "from 0 to below 1");
+  number(o.beta2 >= 0 && o.beta2 < 1, "optimizer.beta2", o.beta2, "from 0 to below 1");
+  number(o.epsilon > 0, "optimizer.epsilon", o.epsilon, "above 0");
+  number(o.weight_decay >= 0, "optimizer.weight_decay", o.weight_decay, "0 or more");
+  number(o.clip_norm >= 0, "optimizer.clip_norm", o.clip_norm, "0 or more");
+  check_one_of(where, prefix + "schedule.kind", s.schedule.kind, {"constant", "linear", "cosine", "wsd"});
+  number(s.schedule.warmup_steps >= 0 && s.schedule.warmup_steps <= s.steps, "schedule.warmup_steps",
+         s.schedule.warmup_steps, "from 0 to the stage's steps");
+  number(s.schedule.decay_steps >= 0 && s.schedule.decay_steps <= s.steps - s.schedule.warmup_steps,
+         "schedule.decay_steps", s.schedule.decay_steps, "from 0 to the steps after the warmup");
+  number(s.schedule.final_fraction >= 0 && s.schedule.final_fraction <= 1, "schedule.final_fraction",
+         s.schedule.final_fraction, "from 0 to 1");
+  const BalanceConfig& b = s.balance;
+  number(b.bias_rate >= 0 && b.bias_rate < 1, "balance.bias_rate", b.bias_rate, "from 0 to below 1");
+  number(b.load_balance_weight >= 0, "balance.load_balance_weight", b.load_balance_weight, "0 or more");
+  number(b.router_z_weight >= 0, "balance.router_z_weight", b.router_z_weight, "0 or more");
+  number(b.dead_fraction >= 0 && b.dead_fraction < 1, "balance.dead_fraction", b.dead_fraction, "from 0 to below 1");
+  number(b.dead_steps >= 1, "balance.dead_steps", b.dead_steps, "at least 1");
+  for (const std::string& part : s.freeze)
+    check_one_of(where, prefix + "freeze", part, {"text", "vision", "router", "embedding"});
+  if (s.weights.is_null()) return;
+  if (!s.weights.is_object()) fail(where, "'{}weights' must be a table of source = share", prefix);
+  std::vector<std::string> names;
+  for (const SourceConfig& source : sources) names.push_back(source.name);
+  double sum = 0;
+  for (const auto& [name, weight] : s.weights.items()) {
+    check_one_of(where, prefix + "weights", name, names);
+    if (!weight.is_number() || weight.get<double>() < 0)
+      fail(where, "'{}weights.{}' is {}; it must be a number, 0 or more", prefix, name, weight.dump());
+    sum += weight.get<double>();
+  }
+  if (!(sum > 0)) fail(where, "'{}weights' are all 0; nothing would be trained on", prefix);
+}
+
+void check_source(const SourceConfig& s, std::string_view where) {
+  if (s.name.empty()) fail(where, "a [[source]] has no name");
+  const int kinds = !s.files.empty() + !s.generate.empty() + !s.dataset.empty();
+  if (kinds != 1) fail(where, "source '{}' needs exactly one of files, generate and dataset", s.name);
+  if (!s.generate.empty() && s.documents < 1)
+    fail(where, "source '{}' generates {} documents; set documents to at least 1", s.name, s.documents);
+  check_number(s.weight >= 0 && std::isfinite(s.weight), where, "source." + s.name + ".weight", s.weight, "0 or more");
+  check_number(s.max_epochs >= 0, where, "source." + s.name + ".max_epochs", s.max_epochs, "0 or more");
+  check_number(s.length >= 0, where, "source." + s.name + ".length", static_cast<double>(s.length), "0 or more");
+}
+
+void check_recipe(const Recipe& r, std::string_view where) {
+  check_one_of(where, "precision", r.precision, {"float32", "float64", "bfloat16"});
+  check_number(r.threads >= 0 && r.threads <= 1024, where, "threads", r.threads, "from 0 to 1024");
+  check_number(r.checkpoint.every >= 0, where, "checkpoint.every", static_cast<double>(r.checkpoint.every),
+               "0 or more");
+  check_number(r.checkpoint.keep_last >= 0, where, "checkpoint.keep_last", r.checkpoint.keep_last, "0 or more");
+  check_number(r.checkpoint.keep_every >= 0, where, "checkpoint.keep_every",
+               static_cast<double>(r.checkpoint.keep_every), "0 or more");
+  check_number(r.log.details_every >= 1, where, "log.details_every", static_cast<double>(r.log.details_every),
+               "at least 1");
+  check_number(r.log.outlier_z > 0, where, "log.outlier_z", r.log.outlier_z, "above 0");
+  if (r.sources.empty()) fail(where, "there is no [[source]]; name at least one, with files, generate or dataset");
+  std::set<std::string> names;
+  for (const SourceConfig& source : r.sources) {
+    check_source(source, where);
+    if (!names.insert(source.name).second) fail(where, "two sources are called '{}'", source.name);
+  }
+  names.clear();
+  for (const StageConfig& stage : r.stages) {
+    check_stage(stage, where, r.sources);
+    if (!names.insert(stage.name).second) fail(where, "two stages are called '{}'", stage.name);
+  }
+  if (r.model.from.empty() && !r.model.config.is_object())
+    fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
+  if (!r.model.from.empty() && !r.model.config.is_null())
+    fail(where, "[model] has both 'from' and 'config'; a checkpoint brings its own config");
+}
+
+const Json& array_of(const Json& json, std::string_view where, std::string_view key) {
+  static const Json empty = Json::array();
+  if (json.is_null()) return empty;
+  if (!json.is_array()) fail(where, "'{}' must be written as [[{}]]", key, key);
+  return json;
+}
+
+void resolve_path(std::string& path, const fs::path& base) {
+  if (!path.empty() && fs::path(path).is_relative()) path = (base / path).lexically_normal().string();
+}
+
+StageConfig read_stage(const Json& json, const Tables& base, std::string_view where, size_t number) {
+  StageConfig stage;
+  Tables own;
+  WithTables both{stage, own};
+  const std::string name = json.is_object() && json.contains("name") && json["name"].is_string()
+                               ? json["name"].get<std::string>()
+                               : fmt::format("{}", number);
+  stage.name = name;
+  const std::string path = "stage." + name;
+  FieldReader reader(json, where, path);
+  visit(reader, both);
+  reader.finish();
+  read_fields(stage.batch, merged(base.batch, own.batch), where, path + ".batch");
+  read_fields(stage.optimizer, merged(base.optimizer, own.optimizer), where, path + ".optimizer");
+  read_fields(stage.schedule, merged(base.schedule, own.schedule), where, path + ".schedule");
+  read_fields(stage.balance, merged(base.balance, own.balance), where, path + ".balance");
+  if (!stage.model.is_null() && !stage.model.is_object()) fail(where, "'{}.model' must be a table", path);
+  return stage;
+}
+
+}  // namespace
+
+int64_t Recipe::total_steps() const {
+  int64_t steps = 0;
+  for (const StageConfig& stage : stages) steps += stage.steps;
+  return steps;
+}
+
+Recipe parse_recipe(std::string_view toml, std::string_view where, const fs::path& base,
+                    const std::vector<std::string>& overrides) {
+  Json json = parse_toml(toml, where);
+  for (const std::string& text : overrides) override_one(json, text, where);
+  Recipe recipe;
+  Tables tables;
+  Json model = Json::object(), checkpoint = Json::object(), log = Json::object(), source, stage, steps;
+  Top top{recipe, tables, model, checkpoint, log, source, stage, steps};
+  read_fields(top, json, where, "");
+  read_fields(recipe.model, model, where, "model");
+  read_fields(recipe.checkpoint, checkpoint, where, "checkpoint");
+  read_fields(recipe.log, log, where, "log");
+  for (const Json& item : array_of(source, where, "source")) {
+    SourceConfig config;
+    read_fields(config, item, where, "source." + (item.is_object() ? item.value("name", "") : ""));
+    for (std::string& file : config.files) resolve_path(file, base);
+    resolve_path(config.dataset, base);
+    resolve_path(config.file, base);
+    recipe.sources.push_back(config);
+  }
+  if (!steps.is_null() && !stage.is_null()) fail(where, "'steps' belongs into each [[stage]] when there are stages");
+  if (stage.is_null()) {
+    Json only = {{"name", "train"}};
+    if (!steps.is_null()) only["steps"] = steps;
+    recipe.stages.push_back(read_stage(only, tables, where, 1));
+  }
+  for (const Json& item : array_of(stage, where, "stage"))
+    recipe.stages.push_back(read_stage(item, tables, where, recipe.stages.size() + 1));
+  resolve_path(recipe.model.from, base);
+  resolve_path(recipe.model.tokenizer, base);
+  check_recipe(recipe, where);
+  return recipe;
+}
+
+Recipe read_recipe(const fs::path& path, const std::vector<std::string>& overrides) {
+  Recipe recipe = parse_recipe(io::read_file(path, kMaxRecipeBytes), path.string(), path.parent_path(), overrides);
+  recipe.path = path;
+  if (recipe.out.empty()) recipe.out = (fs::path("runs") / path.stem()).string();
+  return recipe;
+}
+
+Json recipe_to_json(const Recipe& recipe) {
+  Json json = write_fields(recipe);
+  json.erase("out");
+  json.erase("threads");
+  json["model"] = write_fields(recipe.model);
+  json["log"] = write_fields(recipe.log);
+  json["source"] = Json::array();
+  for (const SourceConfig& source : recipe.sources) json["source"].push_back(write_fields(source));
+  json["stage"] = Json::array();
+  for (const StageConfig& stage : recipe.stages) {
+    Json item = write_fields(stage);
+    item["batch"] = write_fields(stage.batch);
+    item["optimizer"] = write_fields(stage.optimizer);
+    item["schedule"] = write_fields(stage.schedule);
+    item["balance"] = write_fields(stage.balance);
+    item["model"] = stage.model;
+    json["stage"].push_back(item);
+  }
+  return json;
+}
+
+namespace {
+
+// Prints "  key = default   # help" for every field.
+struct FieldPrinter {
+  std::string text;
+  template <typename T>
+  void operator()(const char* key, const T& value, const char* help) {
+    if (*help != '\0') text += fmt::format("  {:<42} # {}\n", fmt::format("{} = {}", key, Json(value).dump()), help);
+  }
+};
+
+template <typename T>
+std::string keys_of(const char* title) {
+  T config;
+  FieldPrinter printer;
+  visit(printer, config);
+  return fmt::format("{}\n{}", title, printer.text);
+}
+
+}  // namespace
+
+std::string describe_recipe_keys() {
+  return keys_of<Recipe>("top level") + keys_of<ModelConfig>("[model]") + keys_of<BatchConfig>("[batch]") +
+         keys_of<OptimizerConfig>("[optimizer]") + keys_of<ScheduleConfig>("[schedule]") +
+         keys_of<BalanceConfig>("[balance]") + keys_of<CheckpointConfig>("[checkpoint]") + keys_of<LogConfig>("[log]") +
+         keys_of<SourceConfig>("[[source]]") +
+         keys_of<StageConfig>("[[stage]]  (and its own [stage.batch], .optimizer, .schedule, .balance, .model)");
+}
+
+}  // namespace puna::train
