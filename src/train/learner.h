@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 
 #include <cstdint>
 #include <map>
@@ -10,6 +11,8 @@
 #include <vector>
 
 #include "arch/config.h"
+#include "arch/layer_plan.h"
+#include "base/error.h"
 #include "model/model.h"
 #include "parallel/comm.h"
 #include "train/batches.h"

@@ -15,17 +15,6 @@ namespace fs = std::filesystem;
 
 constexpr int64_t kMaxRecipeBytes = 4 << 20;
 
-// The top level, beside its tables.
-template <class V>
-void visit(V& v, Recipe& r) {
-  v("out", r.out, "run directory, relative to where the program runs");
-  v("seed", r.seed, "of weights and order of samples");
-  v("threads", r.threads, "0: all physical cores");
-  v("precision", r.precision, "float32, float64, or bfloat16 with FP32 master weights");
-  v("recompute", r.recompute, "compute blocks again in backward, to save memory");
-  v("deterministic", r.deterministic, "the same bits every time, on one machine with the same threads");
-}
-
 // What the base has in tables and a stage may change.
 struct Tables {
   Json batch = Json::object(), optimizer = Json::object(), schedule = Json::object(), balance = Json::object();

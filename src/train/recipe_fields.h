@@ -80,7 +80,19 @@ void visit(V& v, ModelConfig& c) {
   v("from", c.from, "checkpoint to start from, any format; absent: random weights");
   v("tokenizer", c.tokenizer, "file or directory; absent: beside `from`, or trained");
   v("vocab_size", c.vocab_size, "entries of a tokenizer trained on the sources; 0: none");
+  v("single_digits", c.single_digits, "of a trained tokenizer: every ASCII digit is a token of its own");
   v("config", c.config, "Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer");
+}
+
+// The top level, beside its tables.
+template <class V>
+void visit(V& v, Recipe& r) {
+  v("out", r.out, "run directory, relative to where the program runs");
+  v("seed", r.seed, "of weights and order of samples");
+  v("threads", r.threads, "0: all physical cores");
+  v("precision", r.precision, "float32, float64, or bfloat16 with FP32 master weights");
+  v("recompute", r.recompute, "compute blocks again in backward, to save memory");
+  v("deterministic", r.deterministic, "the same bits every time, on one machine with the same threads");
 }
 
 }  // namespace puna::train

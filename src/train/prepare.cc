@@ -1,0 +1,175 @@
+#include "train/prepare.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "base/suggest.h"
+#include "checkpoint/tensor_models.h"
+#include "data/build.h"
+#include "synth/generator.h"
+#include "train/train_tokenizer.h"
+
+namespace puna::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+void check_keys(const Json& given, const Json& known, std::string_view where, const std::string& path) {
+  std::vector<std::string> names;
+  for (const auto& [key, value] : known.items()) names.push_back(key);
+  for (const auto& [key, value] : given.items()) {
+    if (!known.contains(key)) {
+      const std::string nearest = nearest_name(key, names);
+      fail(where, "unknown key '{}{}'{}", path, key,
+           nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));
+    }
+    if (value.is_object() && known[key].is_object()) check_keys(value, known[key], where, path + key + ".");
+  }
+}
+
+int64_t id_of(const text::Tokenizer& tokenizer, std::string_view name) { return tokenizer.special(name).value_or(-1); }
+
+// The recipe's table as a config: the vocabulary and its special tokens are the tokenizer's.
+arch::Llama4Config config_of(const Recipe& recipe, const text::Tokenizer& tokenizer) {
+  const std::string where = recipe.path.string();
+  Json json = recipe.model.config;
+  const bool multimodal = json.contains("text_config");
+  Json& text = multimodal ? json["text_config"] : json;
+  if (!text.is_object()) fail(where, "'model.config.text_config' must be a table");
+  text["vocab_size"] = tokenizer.vocab_size();
+  json["model_type"] = multimodal ? "llama4" : "llama4_text";
+  json["bos_token_id"] = id_of(tokenizer, "<|begin_of_text|>");
+  json["eos_token_id"] = Json::array();
+  for (const text::TokenId id : text::stop_tokens(tokenizer)) json["eos_token_id"].push_back(id);
+  json["pad_token_id"] = id_of(tokenizer, "<|finetune_right_pad|>");
+  if (multimodal) {
+    json["image_token_index"] = id_of(tokenizer, "<|patch|>");
+    json["boi_token_index"] = id_of(tokenizer, "<|image_start|>");
+    json["eoi_token_index"] = id_of(tokenizer, "<|image_end|>");
+  }
+  const arch::Llama4Config config = arch::config_from_hf(json, where + " [model.config]");
+  check_keys(recipe.model.config, arch::config_to_hf(config), where, "model.config.");
+  return config;
+}
+
+void check_vocabulary(const Prepared& prepared, std::string_view where) {
+  if (prepared.tokenizer->vocab_size() > prepared.config.text.vocab_size)
+    fail(where, "the tokenizer has {} entries, the model's vocabulary {}; use the model's own tokenizer",
+         prepared.tokenizer->vocab_size(), prepared.config.text.vocab_size);
+}
+
+data::Encoding encoding_of(const Prepared& prepared) {
+  data::Encoding encoding;
+  encoding.tokenizer = prepared.tokenizer;
+  encoding.image_processor = prepared.image_processor;
+  if (prepared.config.vision) encoding.tokens_per_tile = static_cast<int>(prepared.config.vision->tokens_per_tile());
+  return encoding;
+}
+
+std::shared_ptr<const data::Dataset> open_source(const SourceConfig& source, const fs::path& run_dir,
+                                                 const data::Encoding& encoding) {
+  if (source.dataset.empty()) {
+    const fs::path out = run_dir / "data" / source.name;
+    data::build(*open_records(source), encoding, {.out = out, .name = source.name});
+    return data::Dataset::open(out);
+  }
+  auto dataset = data::Dataset::open(source.dataset);
+  if (dataset->tokenizer_hash() != data::tokenizer_hash(*encoding.tokenizer))
+    fail(source.dataset, "was built with another tokenizer than the model's; build it again with puna data build");
+  return dataset;
+}
+
+}  // namespace
+
+std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source) {
+  if (!source.files.empty()) return data::open_files({source.files.begin(), source.files.end()});
+  synth::GeneratorOptions options;
+  options.kind = source.generate;
+  options.documents = source.documents;
+  options.seed = source.seed;
+  options.length = source.length;
+  options.file = source.file;
+  return synth::open_generator(options);
+}
+
+Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir) {
+  Prepared prepared;
+  const std::string where = recipe.path.string();
+  if (!recipe.model.from.empty()) prepared.config = checkpoint::open_model(recipe.model.from)->config();
+  if (recipe.model.vocab_size > 0) {
+    if (!recipe.model.from.empty() || !recipe.model.tokenizer.empty())
+      fail(where, "'model.vocab_size' trains a tokenizer; leave out 'from' and 'tokenizer'");
+    prepared.tokenizer_dir = run_dir / "tokenizer";
+    train_tokenizer(recipe, prepared.tokenizer_dir);
+  } else {
+    prepared.tokenizer_dir = !recipe.model.tokenizer.empty() ? recipe.model.tokenizer : recipe.model.from;
+    if (prepared.tokenizer_dir.empty())
+      fail(where, "[model] names no tokenizer; set 'tokenizer' (a file or directory) or 'vocab_size' (to train one)");
+  }
+  prepared.tokenizer = text::Tokenizer::open(prepared.tokenizer_dir);
+  if (recipe.model.from.empty()) prepared.config = config_of(recipe, *prepared.tokenizer);
+  check_vocabulary(prepared, where);
+  if (prepared.config.vision) {
+    const int64_t side = prepared.config.vision->image_size;
+    prepared.image_processor.tile_size = side;
+    if (!recipe.model.from.empty()) prepared.image_processor = media::image_processor_config(recipe.model.from, side);
+  }
+  return prepared;
+}
+
+void prepare_data(const Recipe& recipe, const fs::path& run_dir, Prepared& prepared) {
+  const data::Encoding encoding = encoding_of(prepared);
+  for (const SourceConfig& source : recipe.sources) prepared.datasets.push_back(open_source(source, run_dir, encoding));
+}
+
+arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfig& stage, std::string_view where) {
+  if (stage.model.is_null()) return base;
+  const std::string path = fmt::format("stage.{}.model.", stage.name);
+  Json json = arch::config_to_hf(base), changes = stage.model;
+  Json& text = json.contains("text_config") ? json["text_config"] : json;
+  if (changes.contains("ntk_factor")) {
+    const Json factor = changes["ntk_factor"];
+    if (!factor.is_number() || !(factor.get<double>() >= 1))
+      fail(where, "'{}ntk_factor' is {}; it must be 1 or more", path, factor.dump());
+    const auto width = static_cast<double>(base.text.head_dim);
+    changes.erase("ntk_factor");
+    changes["rope_theta"] = base.text.rope_theta * std::pow(factor.get<double>(), width / (width - 2));
+  }
+  Json known = text;
+  known["rope_theta"] = known["rope_scaling"] = nullptr;
+  check_keys(changes, known, where, path);
+  // A v5 config has theta inside rope_parameters; a rope_scaling beside it wins.
+  if (changes.contains("rope_theta") && text.contains("rope_parameters")) {
+    text["rope_parameters"]["rope_theta"] = changes["rope_theta"];
+    changes.erase("rope_theta");
+  }
+  for (const auto& [key, value] : changes.items()) text[key] = value;
+  const arch::Llama4Config config = arch::config_from_hf(json, fmt::format("{} [{}]", where, path));
+  const auto before = arch::parameter_table(base), after = arch::parameter_table(config);
+  bool same = before.size() == after.size();
+  for (size_t i = 0; same && i < before.size(); ++i)
+    same = before[i].name == after[i].name && before[i].shape == after[i].shape;
+  if (!same)
+    fail(where, "'stage.{}.model' changes the shape of a weight; a stage may change rope, context and chunks",
+         stage.name);
+  return config;
+}
+
+std::unique_ptr<checkpoint::ModelSource> initial_weights(const Recipe& recipe, const arch::Llama4Config& config) {
+  if (!recipe.model.from.empty()) return checkpoint::open_model(recipe.model.from);
+  return checkpoint::random_model(config, recipe.seed);
+}
+
+std::shared_ptr<const data::Mixture> stage_mixture(const Recipe& recipe, size_t stage, const Prepared& prepared) {
+  const StageConfig& config = recipe.stages[stage];
+  std::vector<data::MixtureSource> sources;
+  for (size_t i = 0; i < recipe.sources.size(); ++i) {
+    const SourceConfig& source = recipe.sources[i];
+    const double weight = config.weights.is_null() ? source.weight : config.weights.value(source.name, 0.0);
+    sources.push_back({source.name, prepared.datasets[i], weight, source.max_epochs});
+  }
+  return std::make_shared<data::Mixture>(std::move(sources), recipe.seed * 1000003 + stage,
+                                         config.batch.sequence_length);
+}
+
+}  // namespace puna::train

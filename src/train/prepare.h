@@ -1,0 +1,43 @@
+// From a recipe to what a run needs before its first step: tokenizer, config, datasets.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <vector>
+
+#include "arch/config.h"
+#include "checkpoint/model_source.h"
+#include "data/dataset.h"
+#include "data/mixture.h"
+#include "media/image_processor.h"
+#include "text/tokenizer.h"
+#include "train/recipe.h"
+
+namespace puna::train {
+
+struct Prepared {
+  std::shared_ptr<const text::Tokenizer> tokenizer;
+  std::filesystem::path tokenizer_dir;  // what lies beside the weights of an exported model is copied from here
+  arch::Llama4Config config;            // of the first stage before its own changes
+  media::ImageProcessorConfig image_processor;
+  std::vector<std::shared_ptr<const data::Dataset>> datasets;  // one per source
+};
+
+/// The tokenizer and the config alone: what --dry-run can know without data. Trains the tokenizer when the recipe says
+/// so.
+Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir);
+
+/// Builds, or opens, the dataset of every source in <run_dir>/data/<name>.
+void prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, Prepared& prepared);
+
+/// The stage's config: `base` with the stage's [model] keys. Throws Error for unknown keys and for those that change a
+/// weight's shape. "ntk_factor" f multiplies rope_theta by f^(K / (K - 2)) (NTK-aware scaling).
+arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfig& stage, std::string_view where);
+
+/// The first weights: those of `from`, else random ones of `config`.
+std::unique_ptr<checkpoint::ModelSource> initial_weights(const Recipe& recipe, const arch::Llama4Config& config);
+
+/// The stage's sources with their weights and, of all of them, the stream of samples.
+std::shared_ptr<const data::Mixture> stage_mixture(const Recipe& recipe, size_t stage, const Prepared& prepared);
+
+}  // namespace puna::train

@@ -1,0 +1,263 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "base/error.h"
+#include "checkpoint/save.h"
+#include "checkpoint/tensor_models.h"
+#include "io/file.h"
+#include "io/hash.h"
+#include "train/checkpoint.h"
+#include "train/flops.h"
+#include "train/prepare.h"
+#include "train/schedule.h"
+
+namespace puna::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+at::ScalarType compute_dtype(const Recipe& recipe) {
+  if (recipe.precision == "bfloat16") return at::kBFloat16;
+  return recipe.precision == "float64" ? at::kDouble : at::kFloat;
+}
+
+// Which values two runs must share to be the same run, by name, for the error when they differ.
+std::string first_difference(const Json& a, const Json& b) {
+  const Json flat_a = a.flatten(), flat_b = b.flatten();
+  for (const auto& [key, value] : flat_a.items())
+    if (!flat_b.contains(key) || flat_b[key] != value)
+      return fmt::format("{} was {}, is {}", key.substr(1), value.dump(),
+                         flat_b.contains(key) ? flat_b[key].dump() : "gone");
+  for (const auto& [key, value] : flat_b.items())
+    if (!flat_a.contains(key)) return fmt::format("{} is new", key.substr(1));
+  return "";
+}
+
+class Run {
+ public:
+  Run(const Recipe& recipe, const TrainOptions& options)
+      : recipe_(recipe), options_(options), dir_(recipe.out), where_(recipe.path.string()) {}
+
+  Outcome go() {
+    open_directory();
+    prepared_ = prepare_model(recipe_, dir_);
+    prepare_data(recipe_, dir_, prepared_);
+    start_or_resume();
+    const double peak = measured_peak_flops(compute_dtype(recipe_));
+    at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/true);
+    CheckpointWriter writer({.dir = dir_ / "checkpoints",
+                             .keep_last = recipe_.checkpoint.keep_last,
+                             .keep_every = recipe_.checkpoint.keep_every});
+    while (stage_ < recipe_.stages.size()) {
+      if (!run_stage(writer, peak)) return stop(writer);
+      ++stage_;
+      stage_step_ = 0;
+      next_sample_ = 0;
+    }
+    save(writer);
+    writer.wait();
+    if (!fs::exists(dir_ / "model" / "config.json")) export_run(dir_, -1, dir_ / "model", at::kBFloat16);
+    return Outcome::kFinished;
+  }
+
+ private:
+  void note(const std::string& text) const {
+    if (options_.on_note) options_.on_note(text);
+  }
+
+  void open_directory() {
+    const Json json = recipe_to_json(recipe_);
+    const fs::path path = dir_ / "recipe.json";
+    if (options_.resume && !fs::exists(path))
+      fail(dir_.string(), "holds no run to resume; leave out --resume to start one");
+    if (fs::exists(path)) {
+      if (!options_.resume)
+        fail(dir_.string(), "holds a run already; go on with --resume, or choose another directory with out=DIR");
+      const std::string difference = first_difference(read_json_file(path), json);
+      if (!difference.empty())
+        fail(where_, "is not the recipe that {} was started with: {}; use the same, or start another run with out=DIR",
+             dir_.string(), difference);
+      return;
+    }
+    std::error_code error;
+    fs::create_directories(dir_, error);
+    if (error) fail(dir_.string(), "cannot be made: {}; choose another with out=DIR", error.message());
+    io::write_file(path, json.dump(2) + "\n");
+  }
+
+  void start_or_resume() {
+    std::map<std::string, at::Tensor> masters;
+    const at::ScalarType wide = compute_dtype(recipe_) == at::kDouble ? at::kDouble : at::kFloat;
+    Checkpoint checkpoint;
+    const bool resume = options_.resume && !checkpoint_steps(dir_ / "checkpoints").empty();
+    if (resume) {
+      LoadedCheckpoint loaded = load_newest_checkpoint(dir_ / "checkpoints", [this](const std::string& t) { note(t); });
+      checkpoint = std::move(loaded.checkpoint);
+      note(fmt::format("going on after step {} of {}", checkpoint.step, recipe_.total_steps()));
+      for (auto& [name, tensor] : checkpoint.tensors)
+        if (name.starts_with("weights/")) masters[name.substr(8)] = tensor;
+    } else {
+      const auto source = initial_weights(recipe_, prepared_.config);
+      for (const arch::ParamRow& row : source->rows()) masters[row.name] = source->load(row, wide).clone();
+    }
+    learner_ = std::make_unique<Learner>(std::move(masters), compute_dtype(recipe_), parallel::self_comm());
+    if (resume) restore(checkpoint);
+    log_ = std::make_unique<RunLog>(dir_, resume ? checkpoint.state.at("metrics_bytes").get<int64_t>() : 0);
+  }
+
+  void restore(const Checkpoint& checkpoint) {
+    const Json& state = checkpoint.state;
+    step_ = checkpoint.step;
+    stage_ = state.at("stage").get<size_t>();
+    stage_step_ = state.at("stage_step").get<int64_t>();
+    next_sample_ = state.at("next_sample").get<uint64_t>();
+    all_tokens_ = state.at("tokens").get<int64_t>();
+    losses_.restore(state.at("losses"));
+    norms_.restore(state.at("norms"));
+    dead_.restore(state.at("dead_experts"));
+    std::map<std::string, arch::ParamRow> rows;
+    for (const arch::ParamRow& row : arch::parameter_table(prepared_.config)) rows[row.name] = row;
+    for (const auto& [name, steps] : state.at("adam_steps").items()) {
+      learner_->optimizer().add(name, learner_->masters().at(name), is_decayed(rows.at(name)));
+      AdamW::Parameter& parameter = learner_->optimizer().parameters().at(name);
+      parameter.m.copy_(checkpoint.tensors.at("adam_m/" + name));
+      parameter.v.copy_(checkpoint.tensors.at("adam_v/" + name));
+      parameter.steps = steps.get<int64_t>();
+    }
+    for (const auto& [name, tensor] : checkpoint.tensors)
+      if (name.starts_with("bias/")) learner_->selection_bias()[std::stoi(name.substr(5))] = tensor;
+  }
+
+  void save(CheckpointWriter& writer) {
+    if (step_ == saved_step_) return;
+    Checkpoint checkpoint;
+    checkpoint.step = step_;
+    for (const auto& [name, tensor] : learner_->masters()) checkpoint.tensors["weights/" + name] = tensor;
+    Json adam_steps = Json::object();
+    for (const auto& [name, parameter] : learner_->optimizer().parameters()) {
+      checkpoint.tensors["adam_m/" + name] = parameter.m;
+      checkpoint.tensors["adam_v/" + name] = parameter.v;
+      adam_steps[name] = parameter.steps;
+    }
+    for (const auto& [layer, bias] : learner_->selection_bias())
+      checkpoint.tensors[fmt::format("bias/{}", layer)] = bias;
+    checkpoint.state = {{"stage", stage_},
+                        {"stage_step", stage_step_},
+                        {"next_sample", next_sample_},
+                        {"tokens", all_tokens_},
+                        {"metrics_bytes", log_->metrics_bytes()},
+                        {"losses", losses_.state()},
+                        {"norms", norms_.state()},
+                        {"dead_experts", dead_.state()},
+                        {"adam_steps", adam_steps},
+                        {"config", arch::config_to_hf(stage_config_)},
+                        {"tokenizer", prepared_.tokenizer_dir.string()}};
+    writer.save(checkpoint);
+    saved_step_ = step_;
+  }
+
+  // False when interrupted.
+  bool run_stage(CheckpointWriter& writer, double peak) {
+    const StageConfig& stage = recipe_.stages[stage_];
+    stage_config_ = stage_config(prepared_.config, stage, where_);
+    const int64_t context = stage_config_.text.max_position_embeddings;
+    if (stage.batch.sequence_length > context)
+      fail(where_,
+           "stage '{}' has sequences of {} tokens, the model's max_position_embeddings is {}; set it in [stage.model]",
+           stage.name, stage.batch.sequence_length, context);
+    learner_->begin_stage(stage_config_, stage, recipe_.recompute);
+    BatchLoader loader(stage_mixture(recipe_, stage_, prepared_), stage.batch, prepared_.image_processor, next_sample_);
+    while (stage_step_ < stage.steps) {
+      const bool stop = (options_.interrupt != nullptr && *options_.interrupt) ||
+                        (options_.stop_after > 0 && steps_here_ >= options_.stop_after);
+      if (stop) return false;
+      run_step(stage, loader, peak);
+      const int64_t every = recipe_.checkpoint.every;
+      if (every > 0 && step_ % every == 0) save(writer);
+    }
+    return true;
+  }
+
+  void run_step(const StageConfig& stage, BatchLoader& loader, double peak) {
+    const auto start = Clock::now();
+    const StepBatch batch = loader.next(stage_step_ + 1 < stage.steps);
+    StepReport report;
+    report.data_wait_seconds = seconds_since(start);
+    report.learning_rate = learning_rate(stage.schedule, stage.optimizer.learning_rate, stage_step_, stage.steps);
+    report.result = learner_->step(batch, report.learning_rate, recipe_.sources.size(), step_ + 1);
+    ++step_;
+    ++stage_step_;
+    ++steps_here_;
+    next_sample_ = batch.next_sample;
+    all_tokens_ += batch.num_tokens;
+
+    report.step = step_;
+    report.total_steps = recipe_.total_steps();
+    report.stage = stage.name;
+    report.tokens = batch.num_tokens;
+    report.all_tokens = all_tokens_;
+    report.targets = batch.num_targets;
+    report.images = batch.num_images;
+    report.loads = layer_loads(report.result.routing);
+    report.loss_z = losses_.push(report.result.loss);
+    report.norm_z = norms_.push(report.result.grad_norm);
+    report.loss_outlier = report.loss_z > recipe_.log.outlier_z;
+    report.norm_outlier = report.norm_z > recipe_.log.outlier_z;
+    report.warnings = dead_.update(report.loads, stage.balance);
+    report.seconds = seconds_since(start);
+    report.flops = step_flops(stage_config_, batch);
+    report.mfu = report.flops / (report.seconds * peak);
+    std::vector<std::string> names;
+    for (const SourceConfig& source : recipe_.sources) names.push_back(source.name);
+    log_->write(report, names, step_ % recipe_.log.details_every == 0);
+    if (options_.on_step) options_.on_step(report);
+  }
+
+  Outcome stop(CheckpointWriter& writer) {
+    save(writer);
+    writer.wait();
+    return Outcome::kInterrupted;
+  }
+
+  const Recipe& recipe_;
+  const TrainOptions& options_;
+  fs::path dir_;
+  std::string where_;
+  Prepared prepared_;
+  std::unique_ptr<Learner> learner_;
+  std::unique_ptr<RunLog> log_;
+  arch::Llama4Config stage_config_;
+  size_t stage_ = 0;
+  int64_t step_ = 0, stage_step_ = 0, steps_here_ = 0, all_tokens_ = 0, saved_step_ = -1;
+  uint64_t next_sample_ = 0;
+  OutlierDetector losses_, norms_;
+  DeadExperts dead_;
+};
+
+}  // namespace
+
+Outcome train(const Recipe& recipe, const TrainOptions& options) { return Run(recipe, options).go(); }
+
+int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, at::ScalarType dtype) {
+  const fs::path checkpoints = run_dir / "checkpoints";
+  Checkpoint checkpoint = step < 0 ? load_newest_checkpoint(checkpoints, [](const std::string&) {}).checkpoint
+                                   : load_checkpoint(checkpoints / fmt::format("step-{:08}", step));
+  const arch::Llama4Config config = arch::config_from_hf(checkpoint.state.at("config"), run_dir.string());
+  std::map<std::string, at::Tensor> weights;
+  for (auto& [name, tensor] : checkpoint.tensors)
+    if (name.starts_with("weights/")) weights[name.substr(8)] = tensor;
+  const auto source = checkpoint::tensors_model(config, std::move(weights));
+  checkpoint::save_hf(out, config, dtype, [&](const arch::ParamRow& row) { return source->load(row, dtype); });
+  const fs::path tokenizer = checkpoint.state.at("tokenizer").get<std::string>();
+  if (fs::is_directory(tokenizer)) checkpoint::copy_side_files(tokenizer, out);
+  return checkpoint.step;
+}
+
+}  // namespace puna::train
