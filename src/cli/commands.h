@@ -21,5 +21,7 @@ void add_tokenize(CLI::App& app);
 void add_perplexity(CLI::App& app);
 void add_demo_model(CLI::App& app);
 void add_golden(CLI::App& app);
+void add_train(CLI::App& app);
+void add_export(CLI::App& app);
 
 }  // namespace puna::cli

@@ -1,19 +1,18 @@
 #include "cli/demo_model.h"
 
-#include <ATen/CPUGeneratorImpl.h>
-
 #include <CLI/CLI.hpp>
 #include <array>
-#include <cmath>
 #include <memory>
 
 #include "arch/config.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "checkpoint/save.h"
+#include "checkpoint/tensor_models.h"
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "io/file.h"
+#include "media/image_processor.h"
 
 namespace puna::cli {
 namespace {
@@ -125,32 +124,6 @@ arch::Llama4Config demo_config() {
   return config;
 }
 
-// Norms are 1, biases 0, the rest normal with the deviation that keeps activations near 1.
-at::Tensor random_weight(const arch::ParamRow& row, at::Generator& generator) {
-  const bool norm = row.shape.size() == 1 && row.name.find("norm") != std::string::npos;
-  if (norm && row.name.ends_with("weight")) return at::ones(row.shape);
-  if (row.name.ends_with("bias")) return at::zeros(row.shape);
-  const bool input_major = row.kind == arch::ParamKind::kRoutedExperts;
-  const double fan_in = static_cast<double>(input_major ? row.shape[1] : row.shape.back());
-  const double deviation = row.kind == arch::ParamKind::kEmbedding ? 1 : 1 / std::sqrt(fan_in);
-  return at::randn(row.shape, generator, at::TensorOptions().dtype(at::kFloat)) * deviation;
-}
-
-Json processor_json(int64_t side) {
-  return {{"do_convert_rgb", true},
-          {"do_normalize", true},
-          {"do_rescale", true},
-          {"do_resize", true},
-          {"image_mean", {0.5, 0.5, 0.5}},
-          {"image_std", {0.5, 0.5, 0.5}},
-          {"image_processor_type", "Llama4ImageProcessor"},
-          {"max_patches", 16},
-          {"resample", 2},
-          {"rescale_factor", 1.0 / 255},
-          {"resize_to_max_canvas", false},
-          {"size", {{"height", side}, {"width", side}}}};
-}
-
 void write_json(const fs::path& path, const Json& json) { io::write_file(path, json.dump(2) + "\n"); }
 
 void write_sidecars(const fs::path& dir, const arch::Llama4Config& config) {
@@ -168,7 +141,8 @@ void write_sidecars(const fs::path& dir, const arch::Llama4Config& config) {
                                               {"do_sample", true},
                                               {"temperature", 0.6},
                                               {"top_p", 0.9}});
-  if (config.vision) write_json(dir / "preprocessor_config.json", processor_json(config.vision->image_size));
+  if (config.vision)
+    write_json(dir / "preprocessor_config.json", media::image_processor_json({.tile_size = config.vision->image_size}));
   io::write_file(dir / "chat_template.jinja", kChatTemplate);
 }
 
@@ -208,13 +182,13 @@ void write_demo_model(const fs::path& dir, uint64_t seed, bool force) {
   if (error) fail(dir.string(), "cannot be made: {}; choose another --out", error.message());
   remove_old_demo(dir);
   const arch::Llama4Config config = demo_config();
-  at::Generator generator = at::detail::createCPUGenerator(seed);
+  const auto source = checkpoint::random_model(config, seed, /*embedding_deviation=*/1);
   io::write_file(
       dir / kMarker,
       "# Demo model\nA tiny random model written by `puna demo-model`. It knows nothing; it is for trying the "
       "commands.\n");
   checkpoint::save_hf(dir, config, at::kBFloat16,
-                      [&](const arch::ParamRow& row) { return random_weight(row, generator); });
+                      [&](const arch::ParamRow& row) { return source->load(row, at::kFloat); });
   write_sidecars(dir, config);
 }
 

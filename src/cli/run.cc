@@ -115,6 +115,8 @@ void add_commands(CLI::App& app) {
   add_perplexity(app);
   add_demo_model(app);
   add_golden(app);
+  add_train(app);
+  add_export(app);
 }
 
 int run(std::vector<std::string> arguments) {

@@ -29,6 +29,9 @@ struct ImageProcessorConfig {
 /// `tile_size` (the vision model's image size, which the file must agree with) when neither is there.
 ImageProcessorConfig image_processor_config(const std::filesystem::path& dir, int64_t tile_size);
 
+/// preprocessor_config.json of this config, as transformers reads it.
+Json image_processor_json(const ImageProcessorConfig& config);
+
 /// The geometry alone, for planning and tests. Sizes are (height, width) in pixels.
 struct TileGeometry {
   int64_t canvas_height, canvas_width;

@@ -114,4 +114,20 @@ ImageProcessorConfig image_processor_config(const fs::path& dir, int64_t tile_si
   return config;
 }
 
+Json image_processor_json(const ImageProcessorConfig& config) {
+  constexpr int kBilinear = 2;
+  return {{"do_convert_rgb", true},
+          {"do_normalize", true},
+          {"do_rescale", true},
+          {"do_resize", true},
+          {"image_mean", config.mean},
+          {"image_std", config.std},
+          {"image_processor_type", "Llama4ImageProcessor"},
+          {"max_patches", config.max_tiles},
+          {"resample", kBilinear},
+          {"rescale_factor", config.rescale_factor},
+          {"resize_to_max_canvas", config.resize_to_max_canvas},
+          {"size", {{"height", config.tile_size}, {"width", config.tile_size}}}};
+}
+
 }  // namespace puna::media

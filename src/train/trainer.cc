@@ -9,7 +9,7 @@
 #include "checkpoint/save.h"
 #include "checkpoint/tensor_models.h"
 #include "io/file.h"
-#include "io/hash.h"
+#include "media/image_processor.h"
 #include "train/checkpoint.h"
 #include "train/flops.h"
 #include "train/prepare.h"
@@ -255,8 +255,12 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
     if (name.starts_with("weights/")) weights[name.substr(8)] = tensor;
   const auto source = checkpoint::tensors_model(config, std::move(weights));
   checkpoint::save_hf(out, config, dtype, [&](const arch::ParamRow& row) { return source->load(row, dtype); });
-  const fs::path tokenizer = checkpoint.state.at("tokenizer").get<std::string>();
+  fs::path tokenizer = run_dir / "tokenizer";  // trained by the run; else where the recipe found it
+  if (!fs::is_directory(tokenizer)) tokenizer = checkpoint.state.at("tokenizer").get<std::string>();
   if (fs::is_directory(tokenizer)) checkpoint::copy_side_files(tokenizer, out);
+  if (config.vision && !fs::exists(out / "preprocessor_config.json") && !fs::exists(out / "processor_config.json"))
+    io::write_file(out / "preprocessor_config.json",
+                   media::image_processor_json({.tile_size = config.vision->image_size}).dump(2) + "\n");
   return checkpoint.step;
 }
 

@@ -1,0 +1,73 @@
+#include "train/train_tokenizer.h"
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "io/file.h"
+#include "io/hash.h"
+#include "text/bpe_trainer.h"
+#include "text/special_names.h"
+#include "text/tokenizer_write.h"
+#include "train/fields.h"
+#include "train/recipe_fields.h"
+
+namespace puna::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+// So that one large source does not decide the whole vocabulary.
+constexpr int64_t kMaxBytesPerSource = 8 << 20;
+constexpr const char* kMarker = "trained_from.json";
+
+void count_source(const SourceConfig& source, text::PieceCounts& pieces) {
+  const auto records = open_records(source);
+  Progress progress("reading " + source.name, 100);
+  int64_t bytes = 0;
+  while (auto record = records->next()) {
+    for (const text::Message& message : record->messages)
+      for (const text::Part& part : message.parts)
+        if (const auto* piece = std::get_if<text::TextPart>(&part)) {
+          pieces.add_text(piece->text);
+          bytes += static_cast<int64_t>(piece->text.size());
+        }
+    progress.set(static_cast<int64_t>(100 * records->progress()));
+    if (bytes > kMaxBytesPerSource) break;
+  }
+}
+
+// What decides the vocabulary.
+Json origin_of(const Recipe& recipe) {
+  Json origin = {{"vocab_size", recipe.model.vocab_size}, {"single_digits", recipe.model.single_digits}};
+  for (const SourceConfig& source : recipe.sources)
+    if (source.dataset.empty()) origin["fingerprints"].push_back(open_records(source)->fingerprint());
+  return origin;
+}
+
+}  // namespace
+
+void train_tokenizer(const Recipe& recipe, const fs::path& dir) {
+  const std::string origin = origin_of(recipe).dump() + "\n";
+  const fs::path marker = dir / kMarker;
+  if (fs::exists(marker) && io::read_file(marker, 1 << 20) == origin) return;
+  const std::vector<std::string> specials = text::compact_special_names();
+  const auto num_specials = static_cast<int64_t>(specials.size());
+  constexpr int64_t kNumBytes = 256;
+  if (recipe.model.vocab_size < kNumBytes + num_specials)
+    fail(recipe.path.string(), "'model.vocab_size' is {}; 256 bytes and {} special tokens alone need {}",
+         recipe.model.vocab_size, num_specials, kNumBytes + num_specials);
+  text::PieceCounts pieces;
+  for (const SourceConfig& source : recipe.sources)
+    if (source.dataset.empty()) count_source(source, pieces);
+  text::BpeOptions options;
+  options.num_tokens = recipe.model.vocab_size - num_specials;
+  options.single_digits = recipe.model.single_digits;
+  const text::BpeResult result = text::train_bpe(pieces, options);
+  if (static_cast<int64_t>(result.tokens.size()) < options.num_tokens)
+    fail(recipe.path.string(), "the sources give only {} tokens; 'model.vocab_size' can be {} at most",
+         result.tokens.size(), static_cast<int64_t>(result.tokens.size()) + num_specials);
+  fs::create_directories(dir);
+  text::write_tokenizer(dir, result.tokens, specials);
+  io::write_file(marker, origin);
+}
+
+}  // namespace puna::train
