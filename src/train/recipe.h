@@ -81,10 +81,11 @@ struct StageConfig {
 };
 
 struct ModelConfig {
-  std::string from;        // a checkpoint to start from, any format; "": random weights
-  std::string tokenizer;   // file or directory; "": beside `from`, or trained (vocab_size)
-  int64_t vocab_size = 0;  // train a tokenizer of so many entries on the sources; 0: none
-  Json config;             // Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer
+  std::string from;            // a checkpoint to start from, any format; "": random weights
+  std::string tokenizer;       // file or directory; "": beside `from`, or trained (vocab_size)
+  int64_t vocab_size = 0;      // train a tokenizer of so many entries on the sources; 0: none
+  bool single_digits = false;  // of a trained tokenizer: an ASCII digit joins nothing
+  Json config;                 // Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer
 };
 
 struct Recipe {
