@@ -4,6 +4,7 @@
 #include "model/recompute.h"
 #include "model/routing_statistics.h"
 #include "ops/attention.h"
+#include "ops/fused.h"
 #include "ops/linear.h"
 #include "ops/moe.h"
 #include "ops/norm.h"
@@ -156,6 +157,7 @@ at::Tensor TextModel::embed(const Step& step) const {
 at::Tensor TextModel::attention(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace) const {
   const arch::LayerPlan& plan = layer.plan;
   const int64_t T = step.num_tokens, K = config_.head_dim;
+  if (!trace && step.batch.caches.empty() && ops::can_fuse(x_TD)) return fused_attention(layer, x_TD, step);
   at::Tensor q_THK = ops::linear(x_TD, *layer.q).view({T, config_.num_attention_heads, K});
   at::Tensor k_TGK = ops::linear(x_TD, *layer.k).view({T, config_.num_key_value_heads, K});
   const at::Tensor v_TGK = ops::linear(x_TD, *layer.v).view({T, config_.num_key_value_heads, K});
@@ -176,6 +178,20 @@ at::Tensor TextModel::attention(const Layer& layer, const at::Tensor& x_TD, cons
   const at::Tensor out_TD = ops::linear(attend(layer, q_THK, k_TGK, v_TGK, step), *layer.o);
   record(trace, plan.index, "attn_out", out_TD);
   return out_TD;
+}
+
+at::Tensor TextModel::fused_attention(const Layer& layer, const at::Tensor& x_TD, const Step& step) const {
+  const arch::LayerPlan& plan = layer.plan;
+  ops::HeadPreparation preparation;
+  if (plan.rope) preparation.rotations = step.rotations;
+  if (plan.qk_norm) preparation.eps = config_.rms_norm_eps;
+  std::vector<at::Tensor> heads = ops::linears(x_TD, {layer.q, layer.k, layer.v});
+  if (plan.temperature && step.temperatures.defined()) preparation.factors = step.temperatures;
+  std::vector<ops::RowSpan> spans;
+  for (const auto& of_sequence : plan.chunked ? step.chunks : step.whole)
+    for (const Span& span : of_sequence) spans.push_back({span.row, span.num_rows});
+  return ops::linear(ops::fused_attention(heads[0], heads[1], heads[2], config_.head_dim, preparation, spans),
+                     *layer.o);
 }
 
 at::Tensor TextModel::attend(const Layer& layer, const at::Tensor& q_THK, const at::Tensor& k_TGK,
@@ -199,7 +215,7 @@ at::Tensor TextModel::attend(const Layer& layer, const at::Tensor& q_THK, const 
 }
 
 at::Tensor TextModel::feed_forward(const Ffn& ffn, const at::Tensor& x_TD) {
-  return ops::linear(ops::swiglu(ops::linear(x_TD, *ffn.gate), ops::linear(x_TD, *ffn.up)), *ffn.down);
+  return ops::feed_forward(x_TD, *ffn.gate, *ffn.up, *ffn.down);
 }
 
 at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace,
@@ -214,13 +230,15 @@ at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, const 
            at::zeros_like(logits_TE).scatter(1, routing.selected, routing.scores));
     record(trace, layer.plan.index, "selected", routing.selected.to(at::kInt));
   }
+  const at::Tensor shared_TD = feed_forward(layer.ffn, x_TD);
+  if (config_.score_on == arch::ScoreOn::kInput && ops::can_fuse(x_TD, {layer.gate_up, layer.down}))
+    return shared_TD + ops::fused_experts(x_TD, routing, layer.gate_up->dense, layer.down->dense);
   const at::Tensor scores_N1 = ops::gather_scores(routing);
   at::Tensor rows_ND = ops::gather_rows(x_TD, routing);
   if (config_.score_on == arch::ScoreOn::kInput) rows_ND = rows_ND * scores_N1;
   const std::vector<at::Tensor> halves = ops::grouped_linear(rows_ND, *layer.gate_up, routing.offsets).chunk(2, -1);
   rows_ND = ops::grouped_linear(ops::swiglu(halves[0], halves[1]), *layer.down, routing.offsets);
   if (config_.score_on == arch::ScoreOn::kOutput) rows_ND = rows_ND * scores_N1;
-  const at::Tensor shared_TD = feed_forward(layer.ffn, x_TD);
   const at::Tensor routed_TD = ops::combine_rows(rows_ND, routing);
   return ops::recording() ? shared_TD + routed_TD : shared_TD.add_(routed_TD);
 }

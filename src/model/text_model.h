@@ -52,6 +52,7 @@ class TextModel {
   std::vector<at::Tensor> recomputed_block(const Layer& layer, const at::Tensor& x_TD,
                                            const std::shared_ptr<const Step>& step, const LayerPass& pass) const;
   at::Tensor attention(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace) const;
+  at::Tensor fused_attention(const Layer& layer, const at::Tensor& x_TD, const Step& step) const;
   at::Tensor attend(const Layer& layer, const at::Tensor& q_THK, const at::Tensor& k_TGK, const at::Tensor& v_TGK,
                     const Step& step) const;
   at::Tensor experts(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace, LayerPass& pass) const;

@@ -1,6 +1,7 @@
 #include "ops/linear.h"
 
 #include "base/error.h"
+#include "ops/fused.h"
 #include "ops/grad.h"
 
 namespace puna::ops {
@@ -31,10 +32,25 @@ std::vector<at::Tensor> experts_of(const at::Tensor& stacked) { return stacked.u
 at::Tensor linear(const at::Tensor& x, const Weight& weight, const at::Tensor& bias) {
   PUNA_CHECK(x.dim() == 2 && weight.dense.dim() == 2 && x.size(1) == weight.dense.size(1),
              "linear '{}': x has {} columns, the weight takes {}", weight.name, x.size(-1), weight.dense.size(-1));
+  if (!bias.defined() && can_fuse(x, {&weight})) return fused_linears(x, {weight.dense})[0];
   const at::Tensor w = weight.dense.t();
   at::Tensor y = bias.defined() ? at::addmm(bias, x, w) : product(x, w);
   for (const LowRank& adapter : weight.adapters) y = plus(y, low_rank(x, adapter.a, adapter.b, adapter.scale));
   return y;
+}
+
+std::vector<at::Tensor> linears(const at::Tensor& x, const std::vector<const Weight*>& weights) {
+  std::vector<at::Tensor> dense, products;
+  for (const Weight* weight : weights)
+    if (can_fuse(x, {weight})) dense.push_back(weight->dense);
+  if (dense.size() == weights.size()) return fused_linears(x, dense);
+  for (const Weight* weight : weights) products.push_back(linear(x, *weight));
+  return products;
+}
+
+at::Tensor feed_forward(const at::Tensor& x, const Weight& gate, const Weight& up, const Weight& down) {
+  if (can_fuse(x, {&gate, &up, &down})) return fused_feed_forward(x, gate.dense, up.dense, down.dense);
+  return linear(swiglu(linear(x, gate), linear(x, up)), down);
 }
 
 at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::vector<int64_t>& offsets) {

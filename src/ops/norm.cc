@@ -1,5 +1,6 @@
 #include "ops/norm.h"
 
+#include "ops/fused.h"
 #include "ops/grad.h"
 
 namespace puna::ops {
@@ -12,6 +13,7 @@ at::Tensor unit_rms(const at::Tensor& x, double eps) {
 }
 
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& weight, double eps) {
+  if (x.dim() == 2 && weight.scalar_type() == x.scalar_type() && can_fuse(x)) return fused_rms_norm(x, weight, eps);
   at::Tensor unit = unit_rms(x, eps);
   return recording() ? unit * weight : unit.mul_(weight);
 }

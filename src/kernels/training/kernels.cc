@@ -2,44 +2,43 @@
 
 namespace puna::kernels {
 
-namespace plain {
-const TrainingKernels<float>& kernels_f32();
-const TrainingKernels<double>& kernels_f64();
-}  // namespace plain
+#define PUNA_DECLARE_KERNELS(isa)               \
+  namespace isa {                               \
+  const TrainingKernels<float>& kernels_f32();  \
+  const TrainingKernels<double>& kernels_f64(); \
+  const TrainingKernels<Bf16>& kernels_bf16();  \
+  }
+PUNA_DECLARE_KERNELS(plain)
 
 #if defined(__x86_64__)
-namespace avx2 {
-const TrainingKernels<float>& kernels_f32();
-const TrainingKernels<double>& kernels_f64();
-}  // namespace avx2
-namespace avx512 {
-const TrainingKernels<float>& kernels_f32();
-const TrainingKernels<double>& kernels_f64();
-}  // namespace avx512
-
+PUNA_DECLARE_KERNELS(avx2)
+PUNA_DECLARE_KERNELS(avx512)
 namespace {
 const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 const bool kAvx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }  // namespace
+#define PUNA_BEST(function) (kAvx512 ? avx512::function() : kAvx2 ? avx2::function() : plain::function())
+#else
+#define PUNA_BEST(function) plain::function()
+#endif
 
 template <>
 const TrainingKernels<float>& training_kernels() {
-  return kAvx512 ? avx512::kernels_f32() : kAvx2 ? avx2::kernels_f32() : plain::kernels_f32();
+  return PUNA_BEST(kernels_f32);
 }
 template <>
 const TrainingKernels<double>& training_kernels() {
-  return kAvx512 ? avx512::kernels_f64() : kAvx2 ? avx2::kernels_f64() : plain::kernels_f64();
-}
-#else
-template <>
-const TrainingKernels<float>& training_kernels() {
-  return plain::kernels_f32();
+  return PUNA_BEST(kernels_f64);
 }
 template <>
-const TrainingKernels<double>& training_kernels() {
-  return plain::kernels_f64();
+const TrainingKernels<Bf16>& training_kernels() {
+  return PUNA_BEST(kernels_bf16);
 }
-#endif
+
+int64_t attention_scratch(int64_t rows, int64_t width) {
+  const int64_t R = (rows + 15) / 16 * 16, P = (width + 15) / 16 * 16;
+  return 6 * R * P + 2 * 16 * R + 3 * 16 * P;
+}
 
 }  // namespace puna::kernels
