@@ -87,10 +87,19 @@ class Unknown : public Maker {
   }
 
  private:
+  /// A value for each {name}; a name that stands twice gets two.
   std::string filled(Random& random, const std::string& form) const {
-    Slots slots;
-    for (const auto& [name, values] : all_.slots) slots.emplace_back(name, random.pick(values));
-    return fill(form, slots);
+    std::string out;
+    for (size_t i = 0; i < form.size();) {
+      if (form[i] != '{') {
+        out += form[i++];
+        continue;
+      }
+      const size_t close = form.find('}', i);
+      out += random.pick(all_.slots.at(form.substr(i + 1, close - i - 1)));
+      i = close + 1;
+    }
+    return out;
   }
 
   UnknownQuestions all_;
