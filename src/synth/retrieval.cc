@@ -34,7 +34,7 @@ class Retrieval : public Maker {
                                           random.below(digits == 2 ? 100 : 10'000), digits);
       if (!keys.insert(key).second) continue;
       pairs.push_back(fmt::format("{}={}", key, random.pick(kValues)));
-      used += rough_tokens(pairs.back()) + 2;
+      used += rough_tokens(pairs.back()) + 1;
     }
     const std::string& asked = random.pick(pairs);
     const std::string text = fmt::format("{}; {}", fmt::join(pairs, "; "), asked);
