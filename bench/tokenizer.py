@@ -52,7 +52,7 @@ def cut_as_meta_does(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("program")
+    parser.add_argument("program", nargs="?", default=ROOT / "build/release/bench/tokenizer_bench")
     parser.add_argument("--megabytes", type=float, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()

@@ -110,6 +110,8 @@ dev_fuzz() {
 bench_alone() {
   install_packages program bench
   find_torch
+  install_wheels "$root/tests/requirements.txt"
+  install_wheels "$root/tests/requirements-no-deps.txt" --no-deps
   configure release
   grep -q "^PUNA_BENCH:BOOL=ON" "$root/build/release/CMakeCache.txt" ||
     (cd "$root" && cmake --preset release --log-level=WARNING -DPUNA_BENCH=ON)
@@ -120,8 +122,16 @@ dev_bench() {
   alone bench_alone
   if [ $# = 0 ]; then
     say "benchmarks:"
-    find "$root/build/release/bench" -maxdepth 1 -type f -perm -u+x -printf '  %f\n' | sort
+    {
+      find "$root/build/release/bench" -maxdepth 1 -type f -perm -u+x -printf '  %f\n'
+      find "$root/bench" -maxdepth 1 -name '*.py' -printf '  %f\n' | sed 's/\.py$//'
+    } | sort
     return
+  fi
+  script=$root/bench/$1.py
+  if [ -f "$script" ]; then
+    shift
+    exec env PUNA="$root/build/release/puna" "$root/.venv/bin/python" "$script" "$@"
   fi
   benchmark=$root/build/release/bench/$1
   [ -x "$benchmark" ] || fail "no benchmark '$1'; ./puna bench lists them"

@@ -18,6 +18,7 @@ void add_chat(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_tokenize(CLI::App& app);
+void add_tokenizer(CLI::App& app);
 void add_perplexity(CLI::App& app);
 void add_demo_model(CLI::App& app);
 void add_golden(CLI::App& app);

@@ -1,7 +1,7 @@
 #include "cli/demo_model.h"
 
 #include <CLI/CLI.hpp>
-#include <array>
+#include <algorithm>
 #include <memory>
 
 #include "arch/config.h"
@@ -13,6 +13,8 @@
 #include "cli/terminal.h"
 #include "io/file.h"
 #include "media/image_processor.h"
+#include "text/special_names.h"
+#include "text/tokenizer_write.h"
 
 namespace puna::cli {
 namespace {
@@ -20,100 +22,24 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kMarker = "DEMO_MODEL.md";
-constexpr int64_t kBytes = 256;
-constexpr std::array kSpecials = {"<|begin_of_text|>",
-                                  "<|end_of_text|>",
-                                  "<|fim_prefix|>",
-                                  "<|fim_middle|>",
-                                  "<|fim_suffix|>",
-                                  "<|header_start|>",
-                                  "<|header_end|>",
-                                  "<|eom|>",
-                                  "<|eot|>",
-                                  "<|step|>",
-                                  "<|python_start|>",
-                                  "<|python_end|>",
-                                  "<|finetune_right_pad|>",
-                                  "<|image_start|>",
-                                  "<|image_end|>",
-                                  "<|tile_x_separator|>",
-                                  "<|tile_y_separator|>",
-                                  "<|image|>",
-                                  "<|patch|>",
-                                  "<|reasoning_thinking_start|>",
-                                  "<|reasoning_thinking_end|>"};
-// Llama 4's split pattern (SPEC 7), as tokenizer.json states it.
-constexpr const char* kPattern =
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
-    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
-    R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr const char* kChatTemplate =
-    "{{- bos_token }}{%- for m in messages %}{{- '<|header_start|>' + m['role'] + '<|header_end|>\\n\\n' }}"
-    "{%- if m['content'] is string %}{{- m['content'] }}{%- else %}{%- for c in m['content'] %}"
-    "{%- if c['type'] == 'image' %}{{- '<|image|>' }}{%- else %}{{- c['text'] }}{%- endif %}{%- endfor %}{%- endif %}"
-    "{{- '<|eot|>' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|header_start|>assistant<|header_end|>\\n\\n' }}{%- endif %}";
+
+/// The 256 bytes, each its own number.
+std::vector<std::string> byte_tokens() {
+  std::vector<std::string> tokens;
+  for (int byte = 0; byte < 256; ++byte) tokens.emplace_back(1, static_cast<char>(byte));
+  return tokens;
+}
 
 int64_t special_id(std::string_view name) {
-  for (size_t i = 0; i < kSpecials.size(); ++i)
-    if (name == kSpecials[i]) return kBytes + static_cast<int64_t>(i);
-  PUNA_CHECK(false, "no special token {}", name);
-  return 0;
-}
-
-// The printable character that stands for a byte in byte-level vocabularies (GPT-2's table).
-std::string byte_character(int byte) {
-  const auto printable = [](int b) {
-    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
-  };
-  int code = byte;
-  if (!printable(byte)) {
-    code = 256;
-    for (int b = 0; b < byte; ++b) code += !printable(b);
-  }
-  if (code < 0x80) return std::string(1, static_cast<char>(code));
-  return {static_cast<char>(0xC0 | code >> 6), static_cast<char>(0x80 | (code & 0x3F))};
-}
-
-Json tokenizer_json() {
-  Json vocabulary = Json::object(), added = Json::array();
-  for (int byte = 0; byte < kBytes; ++byte) vocabulary[byte_character(byte)] = byte;
-  for (const char* name : kSpecials)
-    added.push_back({{"id", special_id(name)},
-                     {"content", name},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", true}});
-  const Json split = {
-      {"type", "Split"}, {"pattern", {{"Regex", kPattern}}}, {"behavior", "Isolated"}, {"invert", false}};
-  const Json byte_level = {
-      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
-  return {{"version", "1.0"},
-          {"truncation", nullptr},
-          {"padding", nullptr},
-          {"added_tokens", added},
-          {"normalizer", nullptr},
-          {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", Json::array({split, byte_level})}}},
-          {"post_processor", nullptr},
-          {"decoder", byte_level},
-          {"model",
-           {{"type", "BPE"},
-            {"dropout", nullptr},
-            {"unk_token", nullptr},
-            {"continuing_subword_prefix", nullptr},
-            {"end_of_word_suffix", nullptr},
-            {"fuse_unk", false},
-            {"byte_fallback", false},
-            {"ignore_merges", true},
-            {"vocab", vocabulary},
-            {"merges", Json::array()}}}};
+  const auto specials = text::compact_special_names();
+  const auto found = std::find(specials.begin(), specials.end(), name);
+  PUNA_CHECK(found != specials.end(), "no special token {}", name);
+  return std::ssize(byte_tokens()) + (found - specials.begin());
 }
 
 arch::Llama4Config demo_config() {
   arch::Llama4Config config = arch::preset("tiny").value();
-  config.text.vocab_size = kBytes + static_cast<int64_t>(kSpecials.size());
+  config.text.vocab_size = std::ssize(byte_tokens()) + std::ssize(text::compact_special_names());
   config.bos_token_id = special_id("<|begin_of_text|>");
   config.eos_token_ids = {special_id("<|end_of_text|>"), special_id("<|eom|>"), special_id("<|eot|>")};
   config.pad_token_id = special_id("<|finetune_right_pad|>");
@@ -127,14 +53,8 @@ arch::Llama4Config demo_config() {
 void write_json(const fs::path& path, const Json& json) { io::write_file(path, json.dump(2) + "\n"); }
 
 void write_sidecars(const fs::path& dir, const arch::Llama4Config& config) {
-  write_json(dir / "tokenizer.json", tokenizer_json());
-  write_json(dir / "tokenizer_config.json", {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                                             {"bos_token", "<|begin_of_text|>"},
-                                             {"eos_token", "<|eot|>"},
-                                             {"pad_token", "<|finetune_right_pad|>"},
-                                             {"clean_up_tokenization_spaces", false},
-                                             {"model_max_length", config.text.max_position_embeddings},
-                                             {"chat_template", kChatTemplate}});
+  write_json(dir / "tokenizer.json", text::hf_tokenizer_json(byte_tokens(), text::compact_special_names()));
+  write_json(dir / "tokenizer_config.json", text::hf_tokenizer_config(config.text.max_position_embeddings));
   write_json(dir / "generation_config.json", {{"bos_token_id", config.bos_token_id},
                                               {"eos_token_id", config.eos_token_ids},
                                               {"pad_token_id", config.pad_token_id},
@@ -143,7 +63,7 @@ void write_sidecars(const fs::path& dir, const arch::Llama4Config& config) {
                                               {"top_p", 0.9}});
   if (config.vision)
     write_json(dir / "preprocessor_config.json", media::image_processor_json({.tile_size = config.vision->image_size}));
-  io::write_file(dir / "chat_template.jinja", kChatTemplate);
+  io::write_file(dir / "chat_template.jinja", text::kChatTemplate);
 }
 
 void refuse_foreign_directory(const fs::path& dir) {

@@ -39,16 +39,26 @@ void check_command(const CLI::App& app, const std::vector<std::string>& argument
                    fmt::format("no command '{}'{}; see puna --help", arguments[0], did_you_mean(arguments[0], names)));
 }
 
+// The command that was given, its words joined by blanks in `name`.
+const CLI::App& active_command(const CLI::App& app, std::string& name) {
+  name = "puna";
+  const CLI::App* active = &app;
+  while (!active->get_subcommands().empty()) {
+    active = active->get_subcommands().front();
+    name += " " + active->get_name();
+  }
+  return *active;
+}
+
 // What was given that the command does not know, with the nearest option.
 std::string describe_extras(const CLI::App& app) {
-  const auto commands = app.get_subcommands();
-  const CLI::App& active = commands.empty() ? app : *commands.front();
-  std::vector<std::string> options;
+  std::string command;
+  const CLI::App& active = active_command(app, command);
+  std::vector<std::string> options = command_names(active);
   for (const CLI::Option* option : active.get_options())
     for (const std::string& name : option->get_lnames()) options.push_back("--" + name);
   const auto extras = app.remaining(true);
   const std::string first = extras.empty() ? "" : extras.front().substr(0, extras.front().find('='));
-  const std::string command = commands.empty() ? "puna" : "puna " + active.get_name();
   return fmt::format("{} '{}'{}; see {} --help", first.starts_with("-") ? "unknown option" : "unexpected argument",
                      first, did_you_mean(first, options), command);
 }
@@ -66,9 +76,10 @@ int parse_error(const CLI::App& app, const CLI::ParseError& error) {
   }
   std::string message = dynamic_cast<const CLI::ExtrasError*>(&error) ? describe_extras(app) : error.what();
   std::replace(message.begin(), message.end(), '\n', ' ');
-  const auto commands = app.get_subcommands();
-  const std::string where = commands.empty() ? "puna" : commands.front()->get_name();
-  return complain(fmt::format("[{}] {}", where, message).c_str(), kUsage);
+  std::string where;
+  const bool whole_program = &active_command(app, where) == &app;
+  return complain(fmt::format("[{}] {}", whole_program ? where : where.substr(where.find(' ') + 1), message).c_str(),
+                  kUsage);
 }
 
 int parse_and_run(CLI::App& app, std::vector<std::string> arguments) {
@@ -112,6 +123,7 @@ void add_commands(CLI::App& app) {
   add_generate(app);
   add_inspect(app);
   add_tokenize(app);
+  add_tokenizer(app);
   add_perplexity(app);
   add_demo_model(app);
   add_golden(app);

@@ -21,19 +21,43 @@ std::array<int16_t, kAlphabetEnd> make_alphabet() {
   return bytes;
 }
 
+const std::array<int16_t, kAlphabetEnd>& alphabet() {
+  static const auto kAlphabet = make_alphabet();
+  return kAlphabet;
+}
+
 }  // namespace
 
 std::optional<std::string> bytes_from_byte_level(std::string_view text) {
-  static const auto kAlphabet = make_alphabet();
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
     const Utf8Char c = read_utf8(text);
-    if (!c.valid || c.code_point >= kAlphabetEnd || kAlphabet[c.code_point] < 0) return std::nullopt;
-    out += static_cast<char>(kAlphabet[c.code_point]);
+    if (!c.valid || c.code_point >= kAlphabetEnd || alphabet()[c.code_point] < 0) return std::nullopt;
+    out += static_cast<char>(alphabet()[c.code_point]);
     text.remove_prefix(static_cast<size_t>(c.length));
   }
   return out;
+}
+
+std::string byte_level_from_bytes(std::string_view bytes) {
+  static const auto kCharacters = [] {
+    std::array<std::string, 256> characters;
+    for (uint32_t code = 0; code < kAlphabetEnd; ++code)
+      if (alphabet()[code] >= 0) append_utf8(characters[static_cast<size_t>(alphabet()[code])], code);
+    return characters;
+  }();
+  std::string out;
+  for (char c : bytes) out += kCharacters[static_cast<uint8_t>(c)];
+  return out;
+}
+
+std::array<uint8_t, 256> bytes_in_byte_level_order() {
+  std::array<uint8_t, 256> bytes;
+  size_t n = 0;
+  for (int16_t byte : alphabet())
+    if (byte >= 0) bytes[n++] = static_cast<uint8_t>(byte);
+  return bytes;
 }
 
 }  // namespace puna::text

@@ -59,4 +59,11 @@ std::vector<std::string> meta_special_names() {
   return names;
 }
 
+std::vector<std::string> compact_special_names() {
+  std::vector<std::string> names;
+  for (const Entry& entry : kEntries)
+    if (entry.count == 0) names.push_back(fmt::format("<|{}|>", entry.name));
+  return names;
+}
+
 }  // namespace puna::text

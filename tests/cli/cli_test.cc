@@ -82,13 +82,18 @@ fs::path write_image(const fs::path& path, int width, int height, uint8_t seed) 
 // With PUNA_UPDATE_GOLDEN set, the files are written instead of compared.
 TEST(Cli, HelpIsAsFrozen) {
   const fs::path dir = fs::path(PUNA_SOURCE_DIR) / "tests/golden/cli";
-  for (const char* command : {"", "chat", "generate", "inspect", "tokenize", "perplexity", "demo-model", "golden"}) {
-    std::vector<std::string> arguments = {"--help"};
-    if (*command) arguments.insert(arguments.begin(), command);
+  for (const char* command : {"", "chat", "generate", "inspect", "tokenize", "tokenizer", "tokenizer train",
+                              "perplexity", "demo-model", "golden"}) {
+    std::vector<std::string> arguments;
+    std::istringstream words(command);
+    for (std::string word; words >> word;) arguments.push_back(word);
+    arguments.push_back("--help");
     const Outcome outcome = puna(arguments);
     EXPECT_EQ(outcome.status, 0) << command;
     EXPECT_TRUE(!*command || outcome.out.find("Example") != std::string::npos) << command << " shows no example";
-    const fs::path file = dir / (*command ? std::string(command) + ".txt" : "puna.txt");
+    std::string name = *command ? command : "puna";
+    std::replace(name.begin(), name.end(), ' ', '-');
+    const fs::path file = dir / (name + ".txt");
     if (std::getenv("PUNA_UPDATE_GOLDEN")) {
       fs::create_directories(dir);
       io::write_file(file, outcome.out);
@@ -345,6 +350,47 @@ TEST(Golden, WritesWhatTheGoldenFileHolds) {
   expect_error(with({"--key", "ids.40", "--images", "a.png"}), 1, "text-only");
   expect_error(with({"--key", "ids.40", "--vision-trace"}), 2, "--vision-trace");
   expect_error(with({"--key", "ids.40", "--merged"}), 2, "--adapter");
+}
+
+TEST(Cli, TokenizerTrainWritesWhatTokenizeOpens) {
+  const test::TemporaryDirectory dir;
+  const std::string text = dir.path() / "text", out = dir.path() / "new" / "tokenizer";
+  io::write_file(text, "the cat and the dog and the cat and the dog");
+  const std::vector<std::string> command = {"tokenizer", "train", "--specials", "compact", "--vocab-size",
+                                            "285",       "--out", out + "/",    "--json",  text};
+  const Outcome outcome = puna(command);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const Json report = Json::parse(outcome.out);
+  EXPECT_EQ(report["bytes"], 43);
+  EXPECT_EQ(report["pieces"], 11);
+  EXPECT_EQ(report["distinct_pieces"], 5);
+  EXPECT_EQ(report["ranks"], 264);
+  const Json ids = Json::parse(puna({"tokenize", "--model", out, "--file", text, "--json"}).out);
+  EXPECT_EQ(ids["count"], report["tokens"]);
+  expect_error(puna(command), 1, "is not empty; choose another --out");
+}
+
+TEST(Cli, TokenizerTrainErrorsLeaveNothing) {
+  const test::TemporaryDirectory dir;
+  const std::string text = dir.path() / "text", out = dir.path() / "out", empty = dir.path() / "empty";
+  io::write_file(text, "abab abab");
+  io::write_file(empty, "");
+  const auto train = [&](const std::string& file, const std::string& size, const std::string& specials) {
+    return puna({"tokenizer", "train", file, "--out", out, "--vocab-size", size, "--specials", specials});
+  };
+  expect_error(train(text, "276", "compact"), 2, "256 bytes and 21 special tokens alone are 277");
+  expect_error(train(text, "2303", "full"), 2, "--specials compact needs fewer");
+  expect_error(train(text, "9999999", "full"), 2, "over the limit");
+  expect_error(train(text, "400", "compact"), 1, "gives a vocabulary of 279 tokens, not 400");
+  expect_error(train(empty, "400", "compact"), 1, "no text here");
+  expect_error(train(text + "x", "400", "compact"), 1, "no such file");
+  EXPECT_FALSE(fs::exists(out));
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir.path()), fs::directory_iterator()), 2);
+  EXPECT_EQ(train(text, "277", "compact").status, 0);
+  expect_error(puna({"tokenizer", "trian"}), 2, "did you mean 'train'?; see puna tokenizer --help");
+  expect_error(puna({"tokenizer", "train", text, "--out", out, "--vocab-size", "3", "--jsn"}), 2,
+               "did you mean '--json'?");
+  EXPECT_EQ(puna({"tokenizer"}).status, 2);
 }
 
 }  // namespace
