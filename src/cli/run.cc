@@ -125,6 +125,7 @@ void add_commands(CLI::App& app) {
   add_tokenize(app);
   add_tokenizer(app);
   add_perplexity(app);
+  add_plot(app);
   add_demo_model(app);
   add_golden(app);
   add_train(app);

@@ -58,6 +58,10 @@ class Canvas {
   virtual void unclip() = 0;
 };
 
+/// The text in one line of UTF-8, with '?' for control characters and those that Unicode says are none (XML and cairo
+/// refuse them).
+std::string drawable_text(std::string_view text);
+
 /// About as wide as sans-serif text is, for laying out; the same on every machine, whatever its fonts.
 double text_width(std::string_view text, double size);
 

@@ -3,7 +3,6 @@
 #include <numbers>
 
 #include "base/error.h"
-#include "io/text.h"
 #include "plot/canvas.h"
 
 namespace puna::plot {
@@ -65,7 +64,7 @@ void ImageCanvas::dot(Point center, double radius, Color color) {
 }
 
 void ImageCanvas::text(Point at, std::string_view text, const TextStyle& style) {
-  const std::string shown = io::printable(text);
+  const std::string shown = drawable_text(text);
   cairo_t* const context = impl_->context;
   impl_->color(style.color);
   cairo_select_font_face(context, "sans-serif", CAIRO_FONT_SLANT_NORMAL,

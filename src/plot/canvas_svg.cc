@@ -2,7 +2,6 @@
 
 #include <cmath>
 
-#include "io/text.h"
 #include "plot/canvas.h"
 
 namespace puna::plot {
@@ -18,24 +17,17 @@ std::string number(double value) {
   return text == "-0" ? std::string("0") : text;
 }
 
-/// Text for XML: its own characters escaped, and none that XML forbids.
 std::string escaped(std::string_view text) {
   std::string out;
-  const std::string shown = io::printable(text);
-  for (size_t i = 0; i < shown.size(); ++i) {
-    const std::string_view rest = std::string_view(shown).substr(i);
-    if (rest.starts_with("\xEF\xBF\xBE") || rest.starts_with("\xEF\xBF\xBF")) {  // U+FFFE, U+FFFF
-      out += '?';
-      i += 2;
-    } else if (shown[i] == '<') {
+  for (const char c : drawable_text(text)) {
+    if (c == '<')
       out += "&lt;";
-    } else if (shown[i] == '>') {
+    else if (c == '>')
       out += "&gt;";
-    } else if (shown[i] == '&') {
+    else if (c == '&')
       out += "&amp;";
-    } else {
-      out += shown[i];
-    }
+    else
+      out += c;
   }
   return out;
 }

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "io/file.h"
 #include "io/image.h"
+#include "io/text.h"
 #include "plot/panels.h"
 
 namespace puna::plot {
@@ -59,6 +60,20 @@ size_t num_characters(std::string_view text) {
 }
 
 }  // namespace
+
+std::string drawable_text(std::string_view text) {
+  const std::string line = io::printable(text);
+  std::string out;
+  for (size_t i = 0, length; i < line.size(); i += length) {
+    const auto lead = static_cast<uint8_t>(line[i]);
+    length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    uint32_t code = length == 1 ? lead : lead & (0x7Fu >> length);
+    for (size_t k = 1; k < length; ++k) code = code << 6 | (static_cast<uint8_t>(line[i + k]) & 0x3Fu);
+    const bool is_none = (code & 0xFFFE) == 0xFFFE || (code >= 0xFDD0 && code <= 0xFDEF);
+    out += is_none ? std::string("?") : line.substr(i, length);
+  }
+  return out;
+}
 
 double text_width(std::string_view text, double size) {
   return kCharacterWidth * size * static_cast<double>(num_characters(text));

@@ -24,6 +24,7 @@ struct Series {
   std::vector<double> x, y;       // [points]
   std::vector<double> low, high;  // [points] of a band such as a confidence interval; empty: none
   bool dashed = false;
+  std::optional<size_t> color_of;  // index of the series whose colour this one shares; default: a colour of its own
 };
 
 /// A vertical line with a word beside it, such as where a stage begins.

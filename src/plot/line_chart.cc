@@ -26,6 +26,18 @@ Extent extent_of(const LineChart& chart, bool vertical) {
   return extent;
 }
 
+/// Series that share a colour take none from the others.
+Color color_of(const LineChart& chart, size_t index) {
+  size_t count = 0, place = 0;
+  const size_t owner = chart.series[index].color_of.value_or(index);
+  for (size_t i = 0; i < chart.series.size(); ++i) {
+    if (chart.series[i].color_of) continue;
+    if (i < owner) ++place;
+    ++count;
+  }
+  return series_color(place, count);
+}
+
 struct Entry {
   std::string name;
   size_t series;
@@ -107,7 +119,7 @@ class LineDrawing {
                     : Scale(low, high, axis.log, area_.x, area_.right());
   }
 
-  Color color(size_t i) const { return series_color(i, chart_.series.size()); }
+  Color color(size_t i) const { return color_of(chart_, i); }
 
   /// Runs of points without a gap between them.
   template <typename Draw>
@@ -186,6 +198,8 @@ void check(const LineChart& chart) {
   for (const Series& series : chart.series) {
     const size_t points = series.x.size();
     PUNA_CHECK(series.y.size() == points, "'{}' has {} x and {} y", series.name, points, series.y.size());
+    PUNA_CHECK(!series.color_of || (*series.color_of < chart.series.size() && !chart.series[*series.color_of].color_of),
+               "'{}' shares the colour of no series", series.name);
     PUNA_CHECK(series.low.size() == series.high.size() && (series.low.empty() || series.low.size() == points),
                "'{}' has {} points and a band of {} and {}", series.name, points, series.low.size(),
                series.high.size());
@@ -206,7 +220,7 @@ void draw(Canvas& canvas, const LineChart& chart, const Box& box) {
               {kTitleSize, kText, Anchor::kStart, true});
   for (const Entry& entry : legend) {
     const double x = box.x + 12 + entry.x, y = box.y + 38 + kLegendRow * entry.row;
-    const Stroke stroke{series_color(entry.series, chart.series.size()), 2.5, 1, chart.series[entry.series].dashed};
+    const Stroke stroke{color_of(chart, entry.series), 2.5, 1, chart.series[entry.series].dashed};
     canvas.line(std::vector<Point>{{x, y - 4}, {x + kSample, y - 4}}, stroke);
     canvas.text({x + kSample + 5, y}, entry.name, {kTickSize, kText});
   }

@@ -11,19 +11,24 @@
 namespace puna::plot {
 namespace {
 
-/// The round number nearest above `rough`: 1, 2 or 5 times a power of ten.
+/// The round number nearest to `rough`: 1, 2 or 5 times a power of ten.
 double nice_step(double rough) {
   const double power = std::pow(10.0, std::floor(std::log10(rough)));
-  for (const double factor : {1.0, 2.0, 5.0})
-    if (factor * power >= rough * 0.999) return factor * power;
-  return 10 * power;
+  const double factor = rough / power;
+  return power * (factor < 1.5 ? 1 : factor < 3.5 ? 2 : factor < 7.5 ? 5 : 10);
+}
+
+constexpr double kLimit = 1e300;  // beyond it, differences overflow
+
+bool is_drawable(double value, bool positive) {
+  return std::abs(value) <= kLimit && (!positive || value >= 1 / kLimit);
 }
 
 }  // namespace
 
 void Extent::add(std::span<const double> values, bool positive) {
   for (const double value : values) {
-    if (!std::isfinite(value) || (positive && value <= 0)) continue;
+    if (!is_drawable(value, positive)) continue;
     const bool first = empty();
     low_ = first ? value : std::min(low_, value);
     high_ = first ? value : std::max(high_, value);
@@ -36,18 +41,17 @@ Scale::Scale(double low, double high, bool log, double from, double to)
 }
 
 double Scale::pixel(double value) const {
-  // Halves, so that a range over all doubles does not overflow.
-  const double part = log_ ? (std::log(value) - std::log(low_)) / (std::log(high_) - std::log(low_))
-                           : (value / 2 - low_ / 2) / (high_ / 2 - low_ / 2);
+  const double part =
+      log_ ? (std::log(value) - std::log(low_)) / (std::log(high_) - std::log(low_)) : (value - low_) / (high_ - low_);
   // Far outside is outside: a vector format cannot hold every double.
   return from_ + std::clamp(part, -100.0, 100.0) * (to_ - from_);
 }
 
-bool Scale::can_show(double value) const { return std::isfinite(value) && (!log_ || value > 0); }
+bool Scale::can_show(double value) const { return is_drawable(value, log_); }
 
 std::vector<Tick> Scale::ticks(int wanted) const {
   if (log_) return log_ticks(wanted);
-  const double step = nice_step((high_ / 2 - low_ / 2) / std::max(wanted, 1) * 2);
+  const double step = nice_step((high_ - low_) / std::max(wanted, 1));
   std::vector<Tick> ticks;
   const double first = std::ceil(low_ / step - 1e-9);
   for (int i = 0; i <= 100 && (first + i) * step <= high_ + step * 1e-9; ++i)
@@ -56,7 +60,7 @@ std::vector<Tick> Scale::ticks(int wanted) const {
 }
 
 std::vector<Tick> Scale::log_ticks(int wanted) const {
-  const double decades = std::log10(high_ / low_);
+  const double decades = std::log10(high_) - std::log10(low_);
   if (decades < 1) {  // too few powers of ten: round numbers as on a linear axis
     Scale linear(low_, high_, false, from_, to_);
     return linear.ticks(wanted);
@@ -81,7 +85,7 @@ std::pair<double, double> range_of(const Extent& extent, bool log, std::optional
     low /= 1.25;
     high *= 1.25;
   } else if (log) {
-    const double factor = std::pow(high / low, room);
+    const double factor = std::exp((std::log(high) - std::log(low)) * room);
     low /= factor;
     high *= factor;
   } else if (const double size = std::max(std::abs(low), std::abs(high)); high - low <= 1e-9 * size) {
@@ -89,14 +93,13 @@ std::pair<double, double> range_of(const Extent& extent, bool log, std::optional
     low -= half;
     high += half;
   } else {
-    const double extra = (high / 2 - low / 2) * 2 * room;
+    const double extra = (high - low) * room;
     const bool from_zero = low >= 0;
     low = from_zero ? std::max(low - extra, 0.0) : low - extra;
     high += extra;
   }
-  const double limit = 1e300;
-  low = std::max(min.value_or(low), log ? 1e-300 : -limit);
-  high = std::min(max.value_or(high), limit);
+  low = std::max(min.value_or(low), log ? 1e-302 : -2 * kLimit);
+  high = std::min(max.value_or(high), 2 * kLimit);
   if (low >= high)
     fail("plot", "an axis from {} to {} shows nothing; the lower end must be below the upper", low, high);
   return {low, high};
@@ -108,7 +111,7 @@ std::string tick_label(double value, double step) {
   if (size >= 1e15 || step < 1e-4) return fmt::format("{:.4g}", value);
   constexpr std::array<std::pair<double, const char*>, 4> kUnits = {{{1e12, "T"}, {1e9, "G"}, {1e6, "M"}, {1e3, "k"}}};
   for (const auto& [unit, suffix] : kUnits) {
-    if (size < unit || (unit == 1e3 && size < 1e4)) continue;
+    if (size < unit || (unit == 1e3 && size < 1e4 && step < 1e3)) continue;
     return fmt::format("{:g}{}", value / unit, suffix);
   }
   const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 4);

@@ -17,7 +17,7 @@ struct Tick {
   std::string label;  // empty for the lines between those with numbers
 };
 
-/// Least and greatest number, of the positive ones alone when `positive`; nullopt when there is none that is finite.
+/// Least and greatest number that can be drawn, of the positive ones alone when `positive`.
 class Extent {
  public:
   void add(std::span<const double> values, bool positive);
@@ -36,7 +36,7 @@ class Scale {
   Scale(double low, double high, bool log, double from, double to);
 
   double pixel(double value) const;
-  /// False for what cannot be drawn: NaN, infinities, and 0 and less on a logarithmic axis.
+  /// False for what cannot be drawn: NaN, over 1e300 (infinities too), and below 1e-300 on a logarithmic axis.
   bool can_show(double value) const;
   bool contains(double value) const { return value >= low_ && value <= high_; }
   /// About `wanted` of them.
