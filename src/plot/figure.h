@@ -24,6 +24,7 @@ struct Series {
   std::vector<double> x, y;       // [points]
   std::vector<double> low, high;  // [points] of a band such as a confidence interval; empty: none
   bool dashed = false;
+  double smoothing = 0;  // of [0, 1): weight of the past in an exponential mean; what was given is then drawn faint
   std::optional<size_t> color_of;  // index of the series whose colour this one shares; default: a colour of its own
 };
 
@@ -38,8 +39,6 @@ struct LineChart {
   Axis x, y;
   std::vector<Series> series;
   std::vector<Mark> marks;
-  double smoothing =
-      0;  // of [0, 1): weight of the past in an exponential mean, below which the raw line is drawn faint
 };
 
 /// Coloured cells; row 0 is at the bottom when `first_row_at_bottom`, as for a quantity that grows upward.

@@ -88,15 +88,12 @@ class LineDrawing {
   void series() {
     canvas_.clip({area_.x - 2, area_.y - 2, area_.width + 4, area_.height + 4});
     for (size_t i = 0; i < chart_.series.size(); ++i) band(chart_.series[i], color(i));
-    const bool smooth = chart_.smoothing > 0;
-    for (size_t i = 0; smooth && i < chart_.series.size(); ++i)
-      curve(chart_.series[i], chart_.series[i].y, {color(i), 1, 0.25, chart_.series[i].dashed});
+    for (size_t i = 0; i < chart_.series.size(); ++i)
+      if (chart_.series[i].smoothing > 0)
+        curve(chart_.series[i], chart_.series[i].y, {color(i), 1, 0.25, chart_.series[i].dashed});
     for (size_t i = 0; i < chart_.series.size(); ++i) {
       const Stroke stroke{color(i), 1.8, 1, chart_.series[i].dashed};
-      if (smooth)
-        curve(chart_.series[i], smoothed(chart_.series[i].y, chart_.smoothing), stroke);
-      else
-        curve(chart_.series[i], chart_.series[i].y, stroke);
+      curve(chart_.series[i], smoothed(chart_.series[i].y, chart_.series[i].smoothing), stroke);
     }
     canvas_.unclip();
   }
@@ -194,9 +191,9 @@ std::vector<double> smoothed(std::span<const double> values, double weight) {
 }
 
 void check(const LineChart& chart) {
-  PUNA_CHECK(chart.smoothing >= 0 && chart.smoothing < 1, "smoothing {}", chart.smoothing);
   for (const Series& series : chart.series) {
     const size_t points = series.x.size();
+    PUNA_CHECK(series.smoothing >= 0 && series.smoothing < 1, "smoothing {}", series.smoothing);
     PUNA_CHECK(series.y.size() == points, "'{}' has {} x and {} y", series.name, points, series.y.size());
     PUNA_CHECK(!series.color_of || (*series.color_of < chart.series.size() && !chart.series[*series.color_of].color_of),
                "'{}' shares the colour of no series", series.name);

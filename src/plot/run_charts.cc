@@ -62,13 +62,13 @@ void add_lines(LineChart& chart, Runs runs, Curve RunMetrics::*curve) {
 
 Panels loss(Runs runs, double smoothing) {
   LineChart chart = chart_over_steps("Loss", "loss (nats per token)", runs);
-  chart.smoothing = smoothing;
   for (const RunMetrics& run : runs) {
     const std::string prefix = runs.size() > 1 ? run.name + ", " : "";
     std::optional<size_t> color;
     if (has_data(run.loss)) {
       color = chart.series.size();
       chart.series.push_back(series_of(prefix + "training", run.loss));
+      chart.series.back().smoothing = smoothing;
     }
     if (!has_data(run.eval_loss)) continue;
     chart.series.push_back(series_of(prefix + "evaluation", run.eval_loss));
@@ -80,10 +80,12 @@ Panels loss(Runs runs, double smoothing) {
 
 Panels sources(Runs runs, double smoothing) {
   LineChart chart = chart_over_steps("Loss by source", "loss (nats per token)", runs);
-  chart.smoothing = smoothing;
   for (const RunMetrics& run : runs)
-    for (const auto& [name, curve] : run.source_loss)
-      if (has_data(curve)) chart.series.push_back(series_of(runs.size() > 1 ? run.name + ", " + name : name, curve));
+    for (const auto& [name, curve] : run.source_loss) {
+      if (!has_data(curve)) continue;
+      chart.series.push_back(series_of(runs.size() > 1 ? run.name + ", " + name : name, curve));
+      chart.series.back().smoothing = smoothing;
+    }
   return chart.series.empty() ? Panels{} : Panels{chart};
 }
 
@@ -145,33 +147,42 @@ void add_layers(Panels& panels, Runs runs, Curve LayerMetrics::*curve, const cha
 
 Panels balance(Runs runs, double) {
   Panels panels;
-  add_layers(panels, runs, &LayerMetrics::entropy, "Entropy of the expert load", "entropy (nats)");
+  add_layers(panels, runs, &LayerMetrics::load_entropy, "Entropy of the expert load", "entropy (nats)");
+  add_layers(panels, runs, &LayerMetrics::entropy, "Entropy of the router", "mean over tokens (nats)");
   add_layers(panels, runs, &LayerMetrics::max_violation, "Maximum violation", "largest load / even load - 1");
   return panels;
+}
+
+/// Mean of each bucket over the records that have it; NaN where none has.
+std::vector<double> means_of_buckets(const std::vector<std::vector<double>>& records) {
+  size_t size = 0;
+  for (const auto& record : records) size = std::max(size, record.size());
+  std::vector<double> means;
+  for (size_t bucket = 0; bucket < size; ++bucket) {
+    double sum = 0;
+    int count = 0;
+    for (const auto& record : records) {
+      if (bucket >= record.size() || !std::isfinite(record[bucket])) continue;
+      sum += record[bucket];
+      ++count;
+    }
+    means.push_back(sum / count);
+  }
+  return means;
 }
 
 Panels position(Runs runs, double) {
   LineChart chart;
   chart.title = "Loss by position";
-  chart.x.label = "part of the context, from its start";
+  chart.x.label = "position in the document (tokens)";
+  chart.x.log = true;
   chart.y.label = "loss (nats per token)";
   for (const RunMetrics& run : runs) {
-    if (run.position_loss.empty()) continue;
-    Series series;
-    series.name = runs.size() > 1 ? run.name : "";
-    for (size_t place = 0; place < run.position_loss[0].size(); ++place) {
-      double sum = 0;
-      int count = 0;
-      for (const auto& record : run.position_loss) {
-        if (!std::isfinite(record[place])) continue;
-        sum += record[place];
-        ++count;
-      }
-      series.x.push_back(static_cast<double>(place));
-      series.y.push_back(sum / count);  // NaN, a gap, where there is none
-    }
-    if (std::any_of(series.y.begin(), series.y.end(), [](double v) { return std::isfinite(v); }))
-      chart.series.push_back(std::move(series));
+    Curve curve;
+    curve.values = means_of_buckets(run.position_loss);
+    for (size_t bucket = 0; bucket < curve.values.size(); ++bucket)
+      curve.steps.push_back(std::exp2(static_cast<double>(bucket)));
+    if (has_data(curve)) chart.series.push_back(series_of(runs.size() > 1 ? run.name : "", curve));
   }
   return chart.series.empty() ? Panels{} : Panels{chart};
 }

@@ -17,8 +17,8 @@ struct ChartKind {
 const std::vector<ChartKind>& chart_kinds();
 
 /// Panels of the kinds asked for; of all that there is data for when `kinds` is empty. Runs share the panels of curves
-/// and have heat maps of their own. `smoothing` as in LineChart. Throws Error for an unknown kind, for one without
-/// data, and when there is no data at all.
+/// and have heat maps of their own. `smoothing` as in Series, for training losses. Throws Error for an unknown kind,
+/// for one without data, and when there is no data at all.
 Figure chart_runs(std::span<const RunMetrics> runs, const std::vector<std::string>& kinds, double smoothing);
 
 }  // namespace puna::plot

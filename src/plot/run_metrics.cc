@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr size_t kMaxFileBytes = size_t{4} << 30, kMaxLineBytes = size_t{16} << 20;
-constexpr size_t kMaxExperts = 4096, kMaxLayers = 1024, kMaxSources = 256, kPositionRecords = 20;
+constexpr size_t kMaxExperts = 4096, kMaxLayers = 1024, kMaxSources = 256, kPositionRecords = 20, kMaxBuckets = 64;
 
 /// Both numbers and null, which is how JSON writes what is not finite.
 double number(const Json& value, const char* key, std::string_view where) {
@@ -101,6 +101,7 @@ class Record {
         fail(where_, "an entry of 'experts' lacks 'layer', a whole number below {}", kMaxLayers);
       LayerMetrics& layer = run_.layers[static_cast<int64_t>(index->get<uint64_t>())];
       curve(entry, "entropy", layer.entropy);
+      curve(entry, "load_entropy", layer.load_entropy);
       curve(entry, "max_violation", layer.max_violation);
       if (const Json* load = find(entry, "load")) {
         auto values = per_expert(*load, "load");
@@ -125,7 +126,7 @@ class Record {
     if (!losses) return;
     auto& kept = run_.position_loss;
     kept.push_back(numbers(*losses, "position_loss", where_));
-    if (kept.size() > 1 && kept[kept.size() - 2].size() != kept.back().size()) kept.erase(kept.begin(), kept.end() - 1);
+    if (kept.back().size() > kMaxBuckets) fail(where_, "'position_loss' has more than {} buckets", kMaxBuckets);
     if (kept.size() > kPositionRecords) kept.erase(kept.begin());
   }
 

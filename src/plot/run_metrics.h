@@ -33,9 +33,10 @@ class ExpertHistory {
 };
 
 struct LayerMetrics {
-  ExpertHistory load;         // shares of the layer's routed tokens, of which 1 is what is even
-  ExpertHistory image_share;  // of each expert's tokens
-  Curve entropy, max_violation;
+  ExpertHistory load;           // shares of the layer's routed tokens, of which 1 is what is even
+  ExpertHistory image_share;    // of each expert's tokens
+  Curve entropy, load_entropy;  // of the router's choice, mean over tokens; of the load
+  Curve max_violation;
 };
 
 struct RunMetrics {
@@ -43,7 +44,7 @@ struct RunMetrics {
   Curve loss, eval_loss, grad_norm, learning_rate;
   std::map<std::string, Curve> source_loss;
   std::map<int64_t, LayerMetrics> layers;              // by layer
-  std::vector<std::vector<double>> position_loss;      // [the last records, at most 20][place]
+  std::vector<std::vector<double>> position_loss;      // [the last 20 records][bucket: from position 2^bucket on]
   std::vector<std::pair<double, std::string>> stages;  // first step of each
   std::vector<std::string> notes;                      // what was passed over, for people
 };

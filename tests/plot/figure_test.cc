@@ -126,7 +126,7 @@ TEST(LineChart, SmoothingKeepsTheRawLineFaint) {
   LineChart line = chart(std::vector<double>(50, 2.0));
   line.series[0].y[20] = 3;
   line.series[0].y[21] = kNaN;
-  line.smoothing = 0.9;
+  line.series[0].smoothing = 0.9;
   const std::string svg = svg_of(line);
   EXPECT_THAT(line_sizes(svg, kFirstColor), ElementsAre(2, 21, 28, 21, 28));
   EXPECT_EQ(count_of(svg, "stroke-opacity"), 2);
@@ -224,7 +224,7 @@ TEST(Figure, OddNumbersAndNamesStayWellFormed) {
     for (const bool log : {false, true}) {
       LineChart line = chart(y);
       line.y.log = log && std::any_of(y.begin(), y.end(), [&](double v) { return v > tiny; });
-      line.smoothing = 0.5;
+      line.series[0].smoothing = 0.5;
       const std::string svg = svg_of(line);
       EXPECT_LT(svg.size(), 10'000u) << fmt::format("{} {}", y[0], log);
       EXPECT_THAT(svg, AllOf(Not(HasSubstr("nan")), Not(HasSubstr("inf"))));

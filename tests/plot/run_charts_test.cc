@@ -29,7 +29,7 @@ fs::path write_run(const fs::path& dir, const std::string& metrics) {
 std::string line(int step, double loss) {
   return fmt::format(
       R"({{"step": {0}, "stage": "{2}", "loss": {1}, "grad_norm": 0.5, "learning_rate": 1e-3, "tokens": {0},)"
-      R"( "source_loss": {{"text": {1}, "images": 2}}, "experts": [{{"layer": 1, "load": [0.75, 0.25], "entropy": 1.3,)"
+      R"( "source_loss": {{"text": {1}, "images": 2}}, "experts": [{{"layer": 1, "load": [0.75, 0.25], "entropy": 1.3, "load_entropy": 0.5,)"
       R"( "max_violation": 0.5, "image_share": [0, 1]}}, {{"layer": 3, "load": [3, 1]}}], "position_loss": [4, 3, 2]}})"
       "\n",
       step, loss, step < 50 ? "pretrain" : "chat");
@@ -141,12 +141,12 @@ std::string svg_of(const std::vector<RunMetrics>& runs, const std::vector<std::s
 
 TEST(RunCharts, AllPicturesThatThereIsDataFor) {
   const std::vector<RunMetrics> runs = {read_text(run_of(20))};
-  EXPECT_EQ(chart_runs(runs, {}, 0.9).panels.size(), 5u + 2 + 2 + 1);
+  EXPECT_EQ(chart_runs(runs, {}, 0.9).panels.size(), 5u + 2 + 3 + 1);
   const std::string svg = svg_of(runs, {});
   for (const char* label :
        {"Loss", "Loss by source", "Gradient norm", "Learning rate", "Loss by position", "training", "evaluation",
         "chat", "Expert load, layer 1", "Expert load, layer 3", "Image tokens, layer 1", "Entropy of the expert load",
-        "Maximum violation", "optimizer step", "load (1 = even)"})
+        "Entropy of the router", "Maximum violation", "optimizer step", "load (1 = even)"})
     EXPECT_THAT(svg, HasSubstr(fmt::format(">{}<", label)));
   EXPECT_EQ(chart_runs(std::vector{read_text("{\"step\": 1, \"loss\": 2}\n")}, {}, 0).panels.size(), 1u);
 }
@@ -158,6 +158,25 @@ TEST(RunCharts, RunsAreOverlaidByName) {
   const std::string svg = svg_of(runs, {"loss", "position"});
   EXPECT_THAT(svg, AllOf(HasSubstr(">runs/a&lt;b&gt;, training<"), HasSubstr(">runs/b, evaluation<")));
   EXPECT_THAT(line_sizes(svg, kFirstColor), ElementsAre(2, 2, 40, 2, 3));  // the evaluation has one point
+}
+
+// Bucket i begins at position 2^i; a record of short documents has fewer, and one that nothing fell into is null.
+TEST(RunCharts, PositionsAreAveragedByBucket) {
+  const auto run =
+      read_text("{\"step\": 1, \"position_loss\": [4, 3]}\n{\"step\": 2, \"position_loss\": [2, null, 1]}\n");
+  const Figure figure = chart_runs(std::vector{run}, {"position"}, 0);
+  const auto& series = std::get<LineChart>(figure.panels[0]).series;
+  ASSERT_EQ(series.size(), 1u);
+  EXPECT_THAT(series[0].x, ElementsAre(1, 2, 4));
+  EXPECT_THAT(series[0].y, ElementsAre(3, 3, 1));
+}
+
+TEST(RunCharts, OnlyTrainingLossesAreSmoothed) {
+  const Figure figure = chart_runs(std::vector{read_text(run_of(20))}, {"loss"}, 0.9);
+  const auto& series = std::get<LineChart>(figure.panels[0]).series;
+  ASSERT_EQ(series.size(), 2u);
+  EXPECT_EQ(series[0].smoothing, 0.9);
+  EXPECT_EQ(series[1].smoothing, 0);
 }
 
 TEST(RunCharts, LongCurvesAreThinnedToTheirMeans) {
