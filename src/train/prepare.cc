@@ -48,7 +48,10 @@ arch::Llama4Config config_of(const Recipe& recipe, const text::Tokenizer& tokeni
     json["eoi_token_index"] = id_of(tokenizer, "<|image_end|>");
   }
   const arch::Llama4Config config = arch::config_from_hf(json, where + " [model.config]");
-  check_keys(recipe.model.config, arch::config_to_hf(config), where, "model.config.");
+  Json known = arch::config_to_hf(config);
+  for (const char* legacy : {"rope_theta", "rope_scaling", "interleave_moe_layer_step", "no_rope_layer_interval"})
+    (multimodal ? known["text_config"] : known)[legacy] = nullptr;
+  check_keys(recipe.model.config, known, where, "model.config.");
   return config;
 }
 
