@@ -19,6 +19,7 @@ void add_generate(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_tokenizer(CLI::App& app);
+void add_data(CLI::App& app);
 void add_perplexity(CLI::App& app);
 void add_plot(CLI::App& app);
 void add_demo_model(CLI::App& app);

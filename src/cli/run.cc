@@ -30,13 +30,20 @@ std::vector<std::string> command_names(const CLI::App& app) {
   return names;
 }
 
-// The first word that is no flag must be a command; CLI11's own message for this does not name the nearest one.
+// Words before the first flag must be commands as long as there are any; CLI11's own message for this does not name the
+// nearest one.
 void check_command(const CLI::App& app, const std::vector<std::string>& arguments) {
-  if (arguments.empty() || arguments[0].starts_with("-")) return;
-  const auto names = command_names(app);
-  if (std::find(names.begin(), names.end(), arguments[0]) != names.end()) return;
-  throw UsageError("puna",
-                   fmt::format("no command '{}'{}; see puna --help", arguments[0], did_you_mean(arguments[0], names)));
+  const CLI::App* level = &app;
+  std::string path = "puna";
+  for (const std::string& argument : arguments) {
+    const auto names = command_names(*level);
+    if (names.empty() || argument.starts_with("-")) return;
+    if (std::find(names.begin(), names.end(), argument) == names.end())
+      throw UsageError(path,
+                       fmt::format("no command '{}'{}; see {} --help", argument, did_you_mean(argument, names), path));
+    level = level->get_subcommand(argument);
+    path += " " + argument;
+  }
 }
 
 // The command that was given, its words joined by blanks in `name`.
@@ -124,6 +131,7 @@ void add_commands(CLI::App& app) {
   add_inspect(app);
   add_tokenize(app);
   add_tokenizer(app);
+  add_data(app);
   add_perplexity(app);
   add_plot(app);
   add_demo_model(app);

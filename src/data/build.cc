@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "data/encode.h"
 #include "data/manifest.h"
+#include "data/vocabulary.h"
 #include "io/file.h"
 #include "io/hash.h"
 
@@ -43,7 +44,7 @@ void make_directory(const fs::path& dir) {
 void remove_temporary_files(const fs::path& dir) {
   for (const auto& entry : fs::directory_iterator(dir)) {
     const std::string name = entry.path().filename().string();
-    const bool ours = name.starts_with("shard-") || name.starts_with("dataset.");
+    const bool ours = name.starts_with("shard-") || name.starts_with("dataset.") || name.starts_with("vocabulary.");
     if (ours && name.find(".tmp.") != name.npos) fs::remove(entry.path());
   }
 }
@@ -135,17 +136,18 @@ void build(RecordSource& records, const Encoding& encoding, const BuildOptions& 
     fs::remove(partial);  // a build may have been killed just before
     return;
   }
+  remove_temporary_files(options.out);
   Builder builder(records, encoding, options, wanted);
   if (io::path_exists(partial)) {
     const Manifest earlier = read_manifest(partial);
     check_same(options.out, earlier, wanted, "an unfinished dataset");
-    remove_temporary_files(options.out);
     builder.go_on(earlier);
   } else if (!fs::is_empty(options.out)) {
     fail(options.out.string(), "is not empty and holds no dataset; name another directory");
   } else {
     write_manifest(partial, wanted);
   }
+  StoredVocabulary::write(options.out, *encoding.tokenizer);
   builder.run();
 }
 

@@ -35,7 +35,7 @@ struct BuildOptions {
 void build(RecordSource& records, const Encoding& encoding, const BuildOptions& options);
 
 /// Records of files: *.txt and *.md (one document each), *.jsonl (one record a line: {"text": ...}, {"messages": [...]}
-/// or {"text" with <image> places, "images": [paths]}; DEVELOPMENT.md has the forms). Directories are searched.
+/// or {"text" with <image> places, "images": [paths]}; docs/DATA.md has the forms). Directories are searched.
 std::unique_ptr<RecordSource> open_files(const std::vector<std::filesystem::path>& paths);
 
 }  // namespace puna::data

@@ -6,7 +6,6 @@
 #include "data/manifest.h"
 #include "data/shard.h"
 #include "io/file.h"
-#include "io/hash.h"
 
 namespace puna::data {
 
@@ -67,16 +66,5 @@ const std::string& Dataset::tokenizer_hash() const { return impl_->manifest.toke
 const std::string& Dataset::encoding_hash() const { return impl_->manifest.encoding; }
 const std::string& Dataset::content_hash() const { return impl_->content; }
 const std::string& Dataset::name() const { return impl_->name; }
-
-std::string tokenizer_hash(const text::Tokenizer& tokenizer) {
-  io::Hasher hasher;
-  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) {
-    const std::string_view bytes = tokenizer.token_bytes(id);
-    const uint64_t head = bytes.size() * 2 + (tokenizer.is_special(id) ? 1 : 0);
-    hasher.update(std::as_bytes(std::span(&head, 1)));
-    hasher.update(std::as_bytes(std::span(bytes)));
-  }
-  return hasher.digest();
-}
 
 }  // namespace puna::data

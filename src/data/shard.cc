@@ -3,40 +3,15 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "data/tensors.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
-#include "io/text.h"
 
 namespace puna::data {
 namespace {
 
 constexpr int64_t kMaxTileSide = 1 << 10;
 constexpr int64_t kMaxTokensPerTile = 1 << 20;
-
-/// A tensor of the file as numbers, its dtype and shape being as expected (`columns` 0: one dimension).
-template <typename T>
-std::span<const T> view(const io::TensorFile& file, const char* name, DType dtype, int64_t columns,
-                        std::string_view where) {
-  const io::TensorView* tensor = file.find(name);
-  if (!tensor) fail(where, "has no tensor '{}'; is this a shard of a dataset?", name);
-  const bool shaped =
-      columns == 0 ? tensor->shape.size() == 1 : tensor->shape.size() == 2 && tensor->shape[1] == columns;
-  if (tensor->dtype != dtype || !shaped)
-    fail(where, "the tensor '{}' is {} {}, expected {} of {}", name, dtype_name(tensor->dtype),
-         io::shape_text(tensor->shape), dtype_name(dtype), columns == 0 ? "one dimension" : "rows of 3");
-  if (!io::is_aligned(*tensor)) fail(where, "the tensor '{}' is not aligned; was the file written by Puna?", name);
-  return {reinterpret_cast<const T*>(tensor->bytes.data()), tensor->bytes.size() / sizeof(T)};
-}
-
-/// Offsets begin with 0, end with `end` and rise, by one at least if `strictly`.
-void check_offsets(std::span<const int64_t> offsets, size_t end, bool strictly, const char* name,
-                   std::string_view where) {
-  if (offsets.empty() || offsets.front() != 0 || offsets.back() != static_cast<int64_t>(end))
-    fail(where, "corrupt: '{}' does not lead from 0 to {}", name, end);
-  for (size_t i = 1; i < offsets.size(); ++i)
-    if (offsets[i] < offsets[i - 1] + (strictly ? 1 : 0))
-      fail(where, "corrupt: '{}' goes from {} to {} at {}", name, offsets[i - 1], offsets[i], i);
-}
 
 template <typename T>
 std::span<const std::byte> bytes_of(const std::vector<T>& values) {
@@ -110,7 +85,7 @@ Shard Shard::open(const std::filesystem::path& path, const TokenRange& range) {
   Shard shard;
   shard.file_ = io::open_safetensors(path);
   const auto numbers = [&](const char* name, int64_t columns = 0) {
-    return view<int64_t>(shard.file_, name, DType::I64, columns, where);
+    return tensor_of<int64_t>(shard.file_, name, DType::I64, columns, where);
   };
   shard.document_begin_ = numbers("document_begin");
   shard.image_begin_ = numbers("image_begin");
@@ -118,9 +93,9 @@ Shard Shard::open(const std::filesystem::path& path, const TokenRange& range) {
   shard.image_token_ = numbers("image_token");
   shard.image_file_ = numbers("image_file");
   shard.file_begin_ = numbers("file_begin");
-  shard.tokens_ = view<TokenId>(shard.file_, "tokens", DType::I32, 0, where);
-  shard.loss_ = view<uint8_t>(shard.file_, "loss", DType::U8, 0, where);
-  shard.file_bytes_ = view<std::byte>(shard.file_, "file_bytes", DType::U8, 0, where);
+  shard.tokens_ = tensor_of<TokenId>(shard.file_, "tokens", DType::I32, 0, where);
+  shard.loss_ = tensor_of<uint8_t>(shard.file_, "loss", DType::U8, 0, where);
+  shard.file_bytes_ = tensor_of<std::byte>(shard.file_, "file_bytes", DType::U8, 0, where);
   shard.check(range, where);
   return shard;
 }

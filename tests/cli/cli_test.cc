@@ -82,8 +82,9 @@ fs::path write_image(const fs::path& path, int width, int height, uint8_t seed) 
 // With PUNA_UPDATE_GOLDEN set, the files are written instead of compared.
 TEST(Cli, HelpIsAsFrozen) {
   const fs::path dir = fs::path(PUNA_SOURCE_DIR) / "tests/golden/cli";
-  for (const char* command : {"", "chat", "generate", "inspect", "tokenize", "tokenizer", "tokenizer train",
-                              "perplexity", "plot", "demo-model", "golden"}) {
+  for (const char* command :
+       {"", "chat", "generate", "inspect", "tokenize", "tokenizer", "tokenizer train", "data", "data build",
+        "data show", "data generate", "perplexity", "plot", "demo-model", "golden"}) {
     std::vector<std::string> arguments;
     std::istringstream words(command);
     for (std::string word; words >> word;) arguments.push_back(word);
@@ -122,6 +123,9 @@ TEST(Cli, UsageErrorsAreOneLineWithStatusTwo) {
   expect_error(puna(on_demo("generate", {"--prompt", "x", "--logprobs", "2"})), 2, "--json");
   expect_error(puna(on_demo("generate", {"--prompt", "x", "--raw", "--system", "y"})), 2, "--raw");
   EXPECT_EQ(puna({"--version"}).status, 0);
+  expect_error(puna({"data"}), 2, "subcommand");
+  expect_error(puna({"data", "biuld"}), 2, "[puna data] no command 'biuld'; did you mean 'build'?");
+  expect_error(puna({"data", "show", "x", "--form", "1"}), 2, "did you mean '--from'?; see puna data show --help");
 }
 
 TEST(Cli, ErrorsAreOneLineWithStatusOne) {
@@ -143,6 +147,49 @@ TEST(Cli, ChatWithoutAModelExplainsItselfInTwoLines) {
   EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 2) << outcome.err;
   EXPECT_THAT(outcome.err, HasSubstr("--model DIR"));
   EXPECT_THAT(outcome.err, HasSubstr("./puna demo-model"));
+}
+
+TEST(Data, IsBuiltAndShownWithWhatIsLearned) {
+  const test::TemporaryDirectory dir;
+  write_image(dir.path() / "p.png", 30, 40, 1);
+  io::write_file(dir.path() / "r.jsonl",
+                 "{\"text\": \"see <image>\", \"images\": [\"p.png\"]}\n"
+                 "{\"messages\": [{\"role\": \"user\", \"content\": \"hi\"}, {\"role\": \"assistant\", "
+                 "\"content\": \"yes\"}]}\n");
+  const std::string out = (dir.path() / "set").string(), in = (dir.path() / "r.jsonl").string();
+  const Outcome built = puna({"data", "build", "--model", demo().string(), "--out", out, in});
+  ASSERT_EQ(built.status, 0) << built.err;
+  EXPECT_THAT(built.out, HasSubstr("set: 2 documents, "));
+  const Outcome shown = puna({"data", "show", out});
+  ASSERT_EQ(shown.status, 0) << shown.err;
+  EXPECT_THAT(shown.out, HasSubstr("<|begin_of_text|>[[see ]]<image "));
+  EXPECT_THAT(shown.out, HasSubstr(" tiles>[[<|end_of_text|>]]\n"));
+  EXPECT_THAT(shown.out, HasSubstr("<|header_start|>assistant<|header_end|>\n\n[[yes<|eot|>]]\n"));
+  const Outcome json = puna({"data", "show", out, "--from", "1", "--count", "9", "--json"});
+  const Json line = Json::parse(json.out);
+  EXPECT_EQ(line["document"], 1);
+  EXPECT_EQ(line["tokens"].size(), line["loss"].size());
+  EXPECT_EQ(line["segments"][1], (Json{{"text", "yes<|eot|>"}, {"loss", true}}));
+  expect_error(puna({"data", "show", out, "--from", "2"}), 1, "2 documents");
+  expect_error(puna({"data", "show", dir.path().string()}), 1, "no dataset");
+  expect_error(puna({"data", "build", "--out", out, in}), 2, "--tokenizer");
+  expect_error(puna({"data", "build", "--tokenizer", (demo() / "tokenizer.json").string(), "--out", out + "2", in}), 1,
+               "r.jsonl:1] has images, but the model has no vision");
+}
+
+TEST(Data, GeneratedRecordsCanBeBuilt) {
+  const test::TemporaryDirectory dir;
+  const std::string out = (dir.path() / "files").string();
+  for (const char* kind : {"arithmetic", "pictures"}) {
+    const Outcome made = puna({"data", "generate", kind, "--count", "5", "--split", "held-out", "--out", out});
+    ASSERT_EQ(made.status, 0) << made.err;
+    EXPECT_THAT(made.out, HasSubstr(std::string(kind) + "-held-out.jsonl: 5 records"));
+  }
+  const Outcome built =
+      puna({"data", "build", "--model", demo().string(), "--out", (dir.path() / "set").string(), out});
+  EXPECT_EQ(built.status, 0) << built.err;
+  EXPECT_THAT(built.out, HasSubstr("set: 10 documents"));
+  expect_error(puna({"data", "generate", "picturs", "--count", "5", "--out", out}), 1, "did you mean 'pictures'?");
 }
 
 TEST(DemoModel, IsTheSameForTheSameSeedAndSparesOtherDirectories) {
