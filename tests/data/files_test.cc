@@ -120,7 +120,7 @@ TEST(Files, ImagesOutsideTheDirectoryAreRefused) {
   fs::create_symlink(dir.path() / "secret.png", dir.path() / "in/link.png");
   const std::vector<std::string> names = {"../secret.png", "x/../../secret.png", "link.png", "",
                                           (dir.path() / "secret.png").string()};
-  for (const std::string& name : names)}) {
+  for (const std::string& name : names) {
     io::write_file(dir.path() / "in/f.jsonl", R"({"text": "<image>", "images": [")" + name + "\"]}");
     try {
       open_files({dir.path() / "in/f.jsonl"})->next();
