@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <vector>
 
@@ -28,14 +29,23 @@ struct Model::Impl {
   std::optional<TextModel> text;
   std::optional<VisionModel> vision;
 
+  // The weight that was trainable last time: asking it first spares a training step the walk over all.
+  mutable std::atomic<const ops::Weight*> trainable = nullptr;
+
   bool needs_gradient(const at::Tensor& input) const {
     if (!ops::recording()) return false;
     if (input.defined() && input.requires_grad()) return true;
-    return std::ranges::any_of(weights, [](const auto& entry) {
-      return entry.second.dense.requires_grad() || std::ranges::any_of(entry.second.adapters, [](const auto& low) {
-               return low.a.requires_grad() || low.b.requires_grad();
-             });
-    });
+    const ops::Weight* known = trainable;
+    if (known && is_trainable(*known)) return true;
+    const auto found = std::ranges::find_if(weights, [](const auto& entry) { return is_trainable(entry.second); });
+    trainable = found == weights.end() ? nullptr : &found->second;
+    return found != weights.end();
+  }
+
+  static bool is_trainable(const ops::Weight& weight) {
+    return weight.dense.requires_grad() || std::ranges::any_of(weight.adapters, [](const ops::LowRank& low) {
+             return low.a.requires_grad() || low.b.requires_grad();
+           });
   }
 };
 

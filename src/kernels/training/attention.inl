@@ -75,9 +75,13 @@ template <typename W>
 void softmax_rows(W* scores, int64_t stride, int64_t first, int64_t keys) {
   for (int64_t i = 0; i < kQueries; ++i, scores += stride) {
     const int64_t visible = first + i + 1 < keys ? first + i + 1 : keys;
-    W highest = scores[0];
-    for (int64_t j = 1; j < visible; ++j) highest = scores[j] > highest ? scores[j] : highest;
-    for (int64_t j = visible; j < keys; ++j) scores[j] = highest;
+    for (int64_t j = visible; j < keys; ++j) scores[j] = scores[0];
+    W high[kLanes];
+    for (int64_t l = 0; l < kLanes; ++l) high[l] = scores[l];
+    for (int64_t j = kLanes; j < keys; j += kLanes)
+      for (int64_t l = 0; l < kLanes; ++l) high[l] = scores[j + l] > high[l] ? scores[j + l] : high[l];
+    W highest = high[0];
+    for (int64_t l = 1; l < kLanes; ++l) highest = high[l] > highest ? high[l] : highest;
     for (int64_t j = 0; j < keys; ++j) scores[j] = exp_of(scores[j] - highest);
     for (int64_t j = visible; j < keys; ++j) scores[j] = 0;
     const W sum = sum_over<W>(keys, [&](int64_t j) { return scores[j]; });

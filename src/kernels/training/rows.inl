@@ -7,6 +7,7 @@ void norm(const S* x, const S* weight, int64_t rows, int64_t width, double eps, 
     const W squares = sum_over<W>(width, [&](int64_t c) { return wide(x[c]) * wide(x[c]); });
     const W scale = 1 / __builtin_sqrt(squares / static_cast<W>(width) + static_cast<W>(eps));
     scales[r] = scale;
+#pragma GCC ivdep
     for (int64_t c = 0; c < width; ++c) put(y[c], rounded(wide(x[c]) * scale, S()) * wide(weight[c]));
   }
 }
@@ -18,9 +19,11 @@ void norm_backward(const S* x, const S* weight, const Wide<S>* scales, const S* 
   for (int64_t c = 0; c < width; ++c) dweight[c] = 0;
   for (int64_t r = 0; r < rows; ++r, x += width, dy += width, dx += width) {
     const W scale = scales[r];
+#pragma GCC ivdep
     for (int64_t c = 0; c < width; ++c) dweight[c] += wide(dy[c]) * (wide(x[c]) * scale);
     const W along = sum_over<W>(width, [&](int64_t c) { return wide(dy[c]) * wide(weight[c]) * (wide(x[c]) * scale); });
     const W mean = along / static_cast<W>(width);
+#pragma GCC ivdep
     for (int64_t c = 0; c < width; ++c)
       put(dx[c], scale * (wide(dy[c]) * wide(weight[c]) - wide(x[c]) * scale * mean));
   }
@@ -30,6 +33,7 @@ template <typename S>
 void swiglu(const S* gate, const S* up, int64_t rows, int64_t width, int64_t stride, S* y) {
   using W = Wide<S>;
   for (int64_t r = 0; r < rows; ++r, gate += stride, up += stride, y += width)
+#pragma GCC ivdep
     for (int64_t c = 0; c < width; ++c) {
       const W g = wide(gate[c]);
       put(y[c], g / (1 + exp_of(-g)) * wide(up[c]));
@@ -41,6 +45,7 @@ void swiglu_backward(const S* gate, const S* up, const S* dy, int64_t rows, int6
                      S* dup, S* y) {
   using W = Wide<S>;
   for (int64_t r = 0; r < rows; ++r) {
+#pragma GCC ivdep
     for (int64_t c = 0; c < width; ++c) {
       const W g = wide(gate[c]), u = wide(up[c]), d = wide(dy[c]);
       const W share = 1 / (1 + exp_of(-g)), silu = g * share;
@@ -68,12 +73,14 @@ void prepare_heads(const S* x, const HeadRows<S>& shape, S* y, Wide<S>* scales) 
         scale *= factor;
       }
       if (rotation) {
+#pragma GCC ivdep
         for (int64_t c = 0; c < K; c += 2) {
           const W a = wide(x[c]), b = wide(x[c + 1]), cosine = rotation[c], sine = rotation[c + 1];
           put(y[c], (a * cosine - b * sine) * scale);
           put(y[c + 1], (a * sine + b * cosine) * scale);
         }
       } else {
+#pragma GCC ivdep
         for (int64_t c = 0; c < K; ++c) put(y[c], wide(x[c]) * scale);
       }
     }
@@ -94,12 +101,14 @@ void prepare_heads_backward(const S* dy, const S* y, const Wide<S>* scales, cons
       }
       const auto before = [&](int64_t c) { return scale * (wide(dy[c]) - wide(y[c]) * mean); };
       if (rotation) {
+#pragma GCC ivdep
         for (int64_t c = 0; c < K; c += 2) {
           const W a = before(c), b = before(c + 1), cosine = rotation[c], sine = rotation[c + 1];
           put(dx[c], a * cosine + b * sine);
           put(dx[c + 1], b * cosine - a * sine);
         }
       } else {
+#pragma GCC ivdep
         for (int64_t c = 0; c < K; ++c) put(dx[c], before(c));
       }
     }
@@ -112,6 +121,7 @@ void gather_scaled(const S* x, const S* scores, const RoutedRows& routed, int64_
   for (int64_t n = begin; n < end; ++n) {
     const S* from = x + (routed.token_of_row ? routed.token_of_row[n] : n) * width;
     const Wide<S> score = wide(scores[routed.choice_of_row ? routed.choice_of_row[n] : n]);
+#pragma GCC ivdep
     for (int64_t c = 0; c < width; ++c) put(rows[n * width + c], wide(from[c]) * score);
   }
 }
@@ -159,8 +169,10 @@ void combine_scaled(const S* drows, const S* x, const S* scores, const RoutedRow
       const W score = wide(scores[choice]);
       put(dscores[choice], sum_over<W>(width, [&](int64_t c) { return wide(d[c]) * wide(from[c]); }));
       if (a == 0) {
+#pragma GCC ivdep
         for (int64_t c = 0; c < width; ++c) put(to[c], wide(d[c]) * score);
       } else {
+#pragma GCC ivdep
         for (int64_t c = 0; c < width; ++c) put(to[c], wide(to[c]) + wide(d[c]) * score);
       }
     }
