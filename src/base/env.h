@@ -18,4 +18,7 @@ std::optional<std::string> home();
 /// Where programs keep state between runs: XDG_STATE_HOME when absolute, else ~/.local/state.
 std::optional<std::string> state_home();
 
+/// PUNA_DEMO_MODEL: the model to use when none is named, in place of the one that comes with Puna.
+std::optional<std::string> demo_model();
+
 }  // namespace puna::env

@@ -176,7 +176,7 @@ const std::array<Chat::Command, 8> Chat::kCommands = {{
 }};
 
 void run_chat(const ChatFlags& flags) {
-  if (flags.model.model.empty()) {
+  if (flags.model.model.empty() && !shipped_model()) {
     fmt::print(stderr,
                "No model given: ./puna chat --model DIR, where DIR holds a Llama 4 checkpoint (config.json beside its "
                "weights), or a .gguf file.\n"

@@ -22,6 +22,7 @@ void add_tokenizer(CLI::App& app);
 void add_data(CLI::App& app);
 void add_perplexity(CLI::App& app);
 void add_plot(CLI::App& app);
+void add_eval(CLI::App& app);
 void add_demo_model(CLI::App& app);
 void add_golden(CLI::App& app);
 void add_train(CLI::App& app);

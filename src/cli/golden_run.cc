@@ -30,7 +30,7 @@ at::Tensor logits_in_pieces(const engine::LoadedModel& loaded, const GoldenPromp
   std::vector<at::Tensor> parts;
   engine::PrefillOptions options;
   options.piece_tokens = piece;
-  options.all_logits = true;
+  options.logits_from = 0;
   options.on_logits = [&](int64_t, const at::Tensor& logits_TV) { parts.push_back(logits_TV.clone()); };
   engine::Sequence(loaded).prefill(engine_prompt(loaded, golden), options);
   return at::cat(parts);

@@ -1,9 +1,12 @@
 #include "cli/options.h"
 
 #include <CLI/CLI.hpp>
+#include <filesystem>
 #include <random>
 
+#include "base/env.h"
 #include "base/error.h"
+#include "cli/terminal.h"
 #include "engine/threads.h"
 
 namespace puna::cli {
@@ -46,12 +49,35 @@ void add_model_options(CLI::App& command, ModelOptions& options, const std::stri
   command.add_flag("--no-memory-check", options.no_memory_check, "Load even when memory seems too small");
 }
 
+std::optional<std::string> shipped_model() {
+  namespace fs = std::filesystem;
+  std::vector<fs::path> places;
+  std::error_code error;
+  if (const auto named = env::demo_model()) {
+    places = {*named};
+  } else {
+    const fs::path program = fs::read_symlink("/proc/self/exe", error);
+    for (const fs::path& root : {program.parent_path(), fs::path(PUNA_SOURCE_DIR)})
+      places.push_back(root / "models" / "puna-demo");
+  }
+  for (const fs::path& place : places)
+    if (fs::exists(place / "config.json", error)) return place.string();
+  return std::nullopt;
+}
+
+std::string model_or_shipped(const ModelOptions& options) {
+  if (!options.model.empty()) return options.model;
+  const auto shipped = shipped_model();
+  if (!shipped) throw UsageError("--model", "is missing; give a model's directory or file with --model PATH");
+  say_aside(fmt::format("Using {}, the small model that comes with Puna; another one: --model PATH", *shipped));
+  return *shipped;
+}
+
 engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bool need_tokenizer) {
-  if (options.model.empty())
-    throw UsageError("--model", "is missing; give a model's directory or file with --model PATH");
+  const std::string model = model_or_shipped(options);
   engine::set_threads(options.threads);
   engine::LoadOptions load;
-  load.model = options.model;
+  load.model = model;
   if (!options.tokenizer.empty()) load.tokenizer = options.tokenizer;
   load.adapters.assign(options.adapters.begin(), options.adapters.end());
   load.dtype = parse_dtype(options.dtype);

@@ -25,7 +25,15 @@ struct ModelOptions {
 /// --model, --tokenizer, --adapter, --dtype, --device, --threads, --no-memory-check.
 void add_model_options(CLI::App& command, ModelOptions& options, const std::string& default_dtype = "auto");
 
-/// Sets the threads and opens the model; `context_tokens` are what the cache must have room for.
+/// The model that comes with Puna: what PUNA_DEMO_MODEL says, else models/puna-demo beside the program or in its source
+/// tree. nullopt when it is not there.
+std::optional<std::string> shipped_model();
+
+/// --model, else the model that comes with Puna, which one line on standard error says. Throws UsageError without
+/// either.
+std::string model_or_shipped(const ModelOptions& options);
+
+/// Sets the threads and opens the model (see model_or_shipped); `context_tokens` are what the cache must have room for.
 engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bool need_tokenizer = true);
 
 struct SamplingOptions {

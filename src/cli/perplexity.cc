@@ -68,7 +68,7 @@ void run_perplexity(const PerplexityFlags& flags) {
   {
     Progress progress("perplexity", static_cast<int64_t>(tokens.size()));
     options.on_progress = [&](int64_t done) { progress.set(done); };
-    const Json json = to_json(engine::perplexity(loaded, tokens, options), flags);
+    const Json json = to_json(engine::perplexity(loaded, tokens, options).value(), flags);
     shown = flags.json ? json.dump(2) + "\n" : to_text(json);
   }
   print_now(shown);

@@ -134,6 +134,7 @@ void add_commands(CLI::App& app) {
   add_data(app);
   add_perplexity(app);
   add_plot(app);
+  add_eval(app);
   add_demo_model(app);
   add_golden(app);
   add_train(app);

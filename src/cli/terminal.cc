@@ -58,6 +58,11 @@ Style terminal_style() {
   return {"\033[1;36m", "\033[2m", "\033[31m", "\033[0m"};
 }
 
+void say_aside(std::string_view line) {
+  const bool dim = isatty(STDERR_FILENO) == 1 && !env::no_color();
+  fmt::print(stderr, "{}{}{}\n", dim ? "\033[2m" : "", line, dim ? "\033[0m" : "");
+}
+
 std::string read_standard_input() {
   constexpr size_t kLimit = 64 << 20;
   std::string text;

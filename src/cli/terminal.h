@@ -35,6 +35,9 @@ struct Style {
 };
 Style terminal_style();
 
+/// One line on standard error, dim where it is a terminal.
+void say_aside(std::string_view line);
+
 /// All of standard input, at most 64 MiB.
 std::string read_standard_input();
 

@@ -22,14 +22,15 @@ void add(PerplexityResult& result, int64_t position, double nll) {
   result.nll += nll;
 }
 
-// Scores the window's tokens from `first_scored` on (an index into the window, at least 1).
-void score_window(Sequence& sequence, const std::vector<TokenId>& window, int64_t first_scored, int64_t vocab_size,
+// Scores the window's tokens from `first_scored` on (an index into the window, at least 1); false when cancelled.
+bool score_window(Sequence& sequence, const std::vector<TokenId>& window, int64_t first_scored, int64_t vocab_size,
                   PerplexityResult& result, const PerplexityOptions& options) {
   Prompt prompt;
   prompt.tokens = window;
   PrefillOptions prefill;
   prefill.piece_tokens = piece_for(vocab_size);
-  prefill.all_logits = true;
+  prefill.logits_from = 0;
+  prefill.cancel = options.cancel;
   prefill.on_logits = [&](int64_t first, const at::Tensor& logits_TV) {
     const at::Tensor normaliser_T = at::logsumexp(logits_TV, -1);
     const auto logits = logits_TV.accessor<float, 2>();
@@ -43,7 +44,7 @@ void score_window(Sequence& sequence, const std::vector<TokenId>& window, int64_
     }
     if (options.on_progress) options.on_progress(result.tokens);
   };
-  sequence.prefill(prompt, prefill);
+  return sequence.prefill(prompt, prefill).has_value();
 }
 
 }  // namespace
@@ -51,8 +52,8 @@ void score_window(Sequence& sequence, const std::vector<TokenId>& window, int64_
 double PerplexityResult::mean_nll() const { return tokens > 0 ? nll / static_cast<double>(tokens) : 0; }
 double PerplexityResult::perplexity() const { return std::exp(mean_nll()); }
 
-PerplexityResult perplexity(const LoadedModel& loaded, std::span<const TokenId> tokens,
-                            const PerplexityOptions& options) {
+std::optional<PerplexityResult> perplexity(const LoadedModel& loaded, std::span<const TokenId> tokens,
+                                           const PerplexityOptions& options) {
   const int64_t longest = loaded.config().text.max_position_embeddings;
   const int64_t context = longest > 0 ? std::min(options.context, longest) : options.context;
   if (context < 2) throw UsageError("--context", fmt::format("is {}; it must be at least 2", options.context));
@@ -74,7 +75,9 @@ PerplexityResult perplexity(const LoadedModel& loaded, std::span<const TokenId> 
     const int64_t begin = std::max<int64_t>(0, end - room);
     std::vector<TokenId> window(tokens.begin() + begin, tokens.begin() + end);
     if (bos) window.insert(window.begin(), *bos);
-    score_window(sequence, window, scored - begin + (bos ? 1 : 0), loaded.config().text.vocab_size, result, options);
+    if (!score_window(sequence, window, scored - begin + (bos ? 1 : 0), loaded.config().text.vocab_size, result,
+                      options))
+      return std::nullopt;
     scored = end;
   }
   return result;

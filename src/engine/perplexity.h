@@ -1,8 +1,10 @@
 // Perplexity of a text: the exact negative log-likelihood of each token, window by window.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -11,9 +13,10 @@
 namespace puna::engine {
 
 struct PerplexityOptions {
-  int64_t context = 8192;                    // tokens per window, <|begin_of_text|> included
-  int64_t stride = 0;                        // new tokens per window; 0: context - 1, windows do not overlap
-  std::function<void(int64_t)> on_progress;  // tokens scored so far
+  int64_t context = 8192;                     // tokens per window, <|begin_of_text|> included
+  int64_t stride = 0;                         // new tokens per window; 0: context - 1, windows do not overlap
+  const std::atomic<bool>* cancel = nullptr;  // looked at between pieces
+  std::function<void(int64_t)> on_progress;   // tokens scored so far
 };
 
 struct PerplexityResult {
@@ -31,8 +34,8 @@ struct PerplexityResult {
 };
 
 /// Scores every token of `tokens` once; each window begins with <|begin_of_text|> where the vocabulary has it, else its
-/// first token is not scored. Memory is that of one window's cache and one piece's logits.
-PerplexityResult perplexity(const LoadedModel& loaded, std::span<const TokenId> tokens,
-                            const PerplexityOptions& options);
+/// first token is not scored. Memory is that of one window's cache and one piece's logits. nullopt when cancelled.
+std::optional<PerplexityResult> perplexity(const LoadedModel& loaded, std::span<const TokenId> tokens,
+                                           const PerplexityOptions& options);
 
 }  // namespace puna::engine

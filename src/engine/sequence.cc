@@ -47,11 +47,11 @@ std::vector<uint64_t> Sequence::content_keys(const Prompt& prompt) const {
   return keys;
 }
 
-// Cuts the cache to what it shares with `wanted`, at most all but the last token, whose logits are needed. Chunked
+// Cuts the cache to what it shares with `wanted`, at most the tokens before the first whose logits are needed. Chunked
 // layers keep the current chunk alone, so a cut before its start is a cut to nothing.
-int64_t Sequence::reuse(const std::vector<uint64_t>& wanted) {
+int64_t Sequence::reuse(const std::vector<uint64_t>& wanted, int64_t at_most) {
   const auto [mine, theirs] = std::mismatch(keys_.begin(), keys_.end(), wanted.begin(), wanted.end());
-  int64_t common = std::min<int64_t>(mine - keys_.begin(), static_cast<int64_t>(wanted.size()) - 1);
+  int64_t common = std::min<int64_t>(mine - keys_.begin(), at_most);
   if (common < length()) {
     if (common < cache_->earliest_length()) common = 0;
     cache_->truncate(common);
@@ -60,7 +60,8 @@ int64_t Sequence::reuse(const std::vector<uint64_t>& wanted) {
   return common;
 }
 
-at::Tensor Sequence::forward(std::span<const TokenId> tokens, const at::Tensor& features, bool all_logits) {
+// Logits of the rows from `first_row` on.
+at::Tensor Sequence::forward(std::span<const TokenId> tokens, const at::Tensor& features, int64_t first_row) {
   const auto count = static_cast<int64_t>(tokens.size());
   use_threads_for(flops_per_token_ * static_cast<double>(count));
   model::Batch batch;
@@ -69,7 +70,7 @@ at::Tensor Sequence::forward(std::span<const TokenId> tokens, const at::Tensor& 
   batch.first_position = {length()};
   batch.caches = {cache_.get()};
   batch.image_features = features;
-  if (!all_logits && count > 1) batch.output_rows = at::full({1}, count - 1, batch.tokens.options());
+  if (first_row > 0) batch.output_rows = at::arange(first_row, count, batch.tokens.options());
   try {
     return loaded_.model->forward(batch).to(at::kCPU, at::kFloat).contiguous();
   } catch (...) {
@@ -85,7 +86,8 @@ std::optional<std::span<const float>> Sequence::prefill(const Prompt& prompt, co
   if (total > limit_)
     fail(loaded_.name, "the prompt has {} tokens and the model's context is {}; shorten the prompt", total, limit_);
   const std::vector<uint64_t> wanted = content_keys(prompt);
-  reused_ = options.all_logits ? (reset(), 0) : reuse(wanted);
+  const int64_t wanted_from = options.logits_from >= 0 ? options.logits_from : total;
+  reused_ = reuse(wanted, std::min(wanted_from, total - 1));
   const auto patch = static_cast<TokenId>(loaded_.config().image_token_id);
   const auto patches = [&](int64_t from, int64_t to) {
     return prompt.features.defined() ? std::count(prompt.tokens.begin() + from, prompt.tokens.begin() + to, patch) : 0;
@@ -97,10 +99,11 @@ std::optional<std::span<const float>> Sequence::prefill(const Prompt& prompt, co
     const int64_t count = std::min(options.piece_tokens, total - at);
     const int64_t rows = patches(at, at + count);
     at::Tensor features = rows > 0 ? prompt.features.narrow(0, feature_row, rows) : at::Tensor();
+    const int64_t first_row = std::clamp<int64_t>(wanted_from - at, 0, count - 1);
     logits = forward(std::span(prompt.tokens).subspan(static_cast<size_t>(at), static_cast<size_t>(count)), features,
-                     options.all_logits);
+                     first_row);
     keys_.insert(keys_.end(), wanted.begin() + at, wanted.begin() + at + count);
-    if (options.on_logits) options.on_logits(at, logits);
+    if (options.on_logits && wanted_from < at + count) options.on_logits(at + first_row, logits);
     at += count;
     feature_row += rows;
     if (options.on_progress) options.on_progress(at - reused_, total - reused_);
@@ -112,7 +115,7 @@ std::optional<std::span<const float>> Sequence::prefill(const Prompt& prompt, co
 std::span<const float> Sequence::step(TokenId id) {
   const c10::InferenceMode guard;
   PUNA_CHECK(!full(), "the context of {} tokens is full", limit_);
-  logits_ = forward(std::span(&id, 1), {}, false)[0];
+  logits_ = forward(std::span(&id, 1), {}, 0)[0];
   keys_.push_back(static_cast<uint64_t>(id));
   return std::span(logits_.const_data_ptr<float>(), static_cast<size_t>(logits_.numel()));
 }

@@ -17,10 +17,10 @@ namespace puna::engine {
 
 struct PrefillOptions {
   int64_t piece_tokens = 2048;                        // tokens per forward pass
-  bool all_logits = false;                            // of every position instead of the last
+  int64_t logits_from = -1;                           // first position that on_logits is given; -1: none
   const std::atomic<bool>* cancel = nullptr;          // looked at between pieces
   std::function<void(int64_t, int64_t)> on_progress;  // (tokens done, tokens to do)
-  /// With all_logits: called for each piece with its first position and logits [tokens, V] in FP32.
+  /// Called for each piece that holds wanted positions, with the first of them and logits [positions, V] in FP32.
   std::function<void(int64_t, const at::Tensor&)> on_logits;
 };
 
@@ -47,8 +47,8 @@ class Sequence {
 
  private:
   std::vector<uint64_t> content_keys(const Prompt& prompt) const;
-  int64_t reuse(const std::vector<uint64_t>& wanted);
-  at::Tensor forward(std::span<const TokenId> tokens, const at::Tensor& features, bool all_logits);
+  int64_t reuse(const std::vector<uint64_t>& wanted, int64_t at_most);
+  at::Tensor forward(std::span<const TokenId> tokens, const at::Tensor& features, int64_t first_row);
 
   const LoadedModel& loaded_;
   int64_t limit_;

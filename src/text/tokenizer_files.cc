@@ -1,9 +1,9 @@
 // Meta's rank file and GGUF metadata.
 #include <algorithm>
-#include <array>
 #include <charconv>
 
 #include "base/error.h"
+#include "io/base64.h"
 #include "io/file.h"
 #include "text/byte_level.h"
 #include "text/special_names.h"
@@ -13,36 +13,6 @@ namespace puna::text {
 namespace {
 
 constexpr int64_t kMaxRankFileBytes = 64 << 20;
-std::array<int8_t, 256> make_base64_values() {
-  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::array<int8_t, 256> values;
-  values.fill(-1);
-  for (size_t i = 0; i < kDigits.size(); ++i) values[static_cast<uint8_t>(kDigits[i])] = static_cast<int8_t>(i);
-  return values;
-}
-
-/// Strict: padded, no other characters, unused bits zero.
-std::optional<std::string> decode_base64(std::string_view text) {
-  static const auto kValues = make_base64_values();
-  if (text.empty() || text.size() % 4 != 0) return std::nullopt;
-  const size_t padding = text.ends_with("==") ? 2 : text.ends_with('=') ? 1 : 0;
-  text.remove_suffix(padding);
-  std::string out;
-  uint32_t bits = 0;
-  int num_bits = 0;
-  for (char c : text) {
-    const int8_t value = kValues[static_cast<uint8_t>(c)];
-    if (value < 0) return std::nullopt;
-    bits = (bits << 6 | static_cast<uint32_t>(value)) & 0xFFFFFF;
-    num_bits += 6;
-    if (num_bits >= 8) {
-      num_bits -= 8;
-      out += static_cast<char>(bits >> num_bits & 0xFF);
-    }
-  }
-  if (bits & ((1u << num_bits) - 1)) return std::nullopt;
-  return out;
-}
 
 struct RankLine {
   std::string bytes;
@@ -55,7 +25,7 @@ RankLine parse_rank_line(std::string_view line, size_t number, std::string_view 
     fail(where, "line {} is not 'base64 rank'; is this Meta's tokenizer.model?", number);
   if (space > (kMaxTokenBytes + 2) / 3 * 4)
     fail(where, "line {}: the token has more than {} bytes", number, kMaxTokenBytes);
-  auto bytes = decode_base64(line.substr(0, space));
+  auto bytes = io::decode_base64(line.substr(0, space));
   if (!bytes) fail(where, "line {}: '{}' is not base64", number, line.substr(0, std::min<size_t>(space, 40)));
   const std::string_view digits = line.substr(space + 1);
   RankLine result{std::move(*bytes), 0};

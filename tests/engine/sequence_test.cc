@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <cstring>
+#include <map>
 
 #include "base/error.h"
 #include "base/json.h"
@@ -134,6 +135,40 @@ Prompt image_prompt(const LoadedModel& loaded, uint64_t key, double shade) {
   prompt.image_keys = {key};
   prompt.image_rows = {rows};
   return prompt;
+}
+
+TEST(Sequence, WantedLogitsAfterAReusedPrefixAreThoseOfAColdRun) {
+  for (const fs::path& checkpoint : checkpoints()) {
+    const LoadedModel loaded = load(checkpoint);
+    const Prompt prompt = prompt_of(counting(50));
+    const auto collect = [&](Sequence& sequence, int64_t from, int64_t piece) {
+      std::map<int64_t, std::vector<float>> rows;
+      PrefillOptions options;
+      options.logits_from = from;
+      options.piece_tokens = piece;
+      options.on_logits = [&](int64_t first, const at::Tensor& logits_TV) {
+        for (int64_t row = 0; row < logits_TV.size(0); ++row) {
+          const float* data = logits_TV[row].const_data_ptr<float>();
+          rows[first + row].assign(data, data + logits_TV.size(1));
+        }
+      };
+      sequence.prefill(prompt, options);
+      return rows;
+    };
+    Sequence whole(loaded);
+    const auto all = collect(whole, 0, 2048);
+    ASSERT_EQ(all.size(), 50u);
+    for (const int64_t from : {1, 17, 48, 49})
+      for (const int64_t piece : {7, 2048}) {
+        Sequence sequence(loaded);
+        logits_of(sequence, prompt_of(counting(from + 1)));
+        const auto wanted = collect(sequence, from, piece);
+        EXPECT_EQ(sequence.reused_tokens(), from);
+        ASSERT_EQ(wanted.size(), static_cast<size_t>(50 - from));
+        for (const auto& [position, logits] : wanted)
+          EXPECT_TRUE(test::all_close(logits, all.at(position), 1e-4)) << checkpoint << " " << from << " " << position;
+      }
+  }
 }
 
 TEST(Sequence, AnotherImageIsNeverTakenFromTheCache) {
