@@ -35,6 +35,9 @@ struct EvalFlags {
 void check_flags(const EvalFlags& flags) {
   if (flags.needle && !flags.tasks.empty()) throw UsageError("--needle", "takes no --task; run them one by one");
   if (flags.needle && flags.check) throw UsageError("--check", "is about the targets of tasks; --needle has none");
+  engine::SamplingParams sampling;
+  sampling.temperature = flags.temperature;
+  engine::validate(sampling);
   const std::string ending = fs::path(flags.plot).extension().string();
   if (!flags.plot.empty() && ending != ".svg" && ending != ".png")
     throw UsageError("--plot", fmt::format("is '{}'; the picture's name ends in .svg or .png", flags.plot));
@@ -154,7 +157,7 @@ void add_needle_options(CLI::App& command, EvalFlags& flags) {
 void add_eval(CLI::App& app) {
   auto flags = std::make_shared<EvalFlags>();
   CLI::App* command = app.add_subcommand("eval", "Measure a model on tasks, with confidence intervals");
-  command->add_option("model", flags->directory, "The model, in place of --model")->type_name("PATH");
+  command->add_option("dir", flags->directory, "The model, in place of --model")->type_name("PATH");
   add_model_options(*command, flags->model);
   command
       ->add_option("--task", flags->tasks,

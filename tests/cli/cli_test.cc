@@ -17,6 +17,7 @@
 #include "io/file.h"
 #include "io/image.h"
 #include "io/safetensors.h"
+#include "tests/cli/support.h"
 #include "tests/support/golden.h"
 
 namespace puna::cli {
@@ -25,49 +26,11 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-struct Outcome {
-  int status;
-  std::string out, err;
-};
-
-// Runs the program in this process, with `input` as standard input.
-Outcome puna(const std::vector<std::string>& arguments, const std::string& input = "") {
-  static const test::TemporaryDirectory scratch;
-  const fs::path file = scratch.path() / "stdin";
-  io::write_file(file, input);
-  PUNA_CHECK(std::freopen(file.c_str(), "r", stdin) != nullptr, "cannot reopen stdin");
-  std::cin.clear();
-  testing::internal::CaptureStdout();
-  testing::internal::CaptureStderr();
-  const int status = run(arguments);
-  std::fflush(stdout);
-  return {status, testing::internal::GetCapturedStdout(), testing::internal::GetCapturedStderr()};
-}
-
-const fs::path& demo() {
-  static const test::TemporaryDirectory dir;
-  static const bool written = (write_demo_model(dir.path() / "demo", 0, false), true);
-  static const fs::path path = dir.path() / "demo";
-  EXPECT_TRUE(written);
-  return path;
-}
-
-std::vector<std::string> on_demo(const std::string& command, std::vector<std::string> more) {
-  more.insert(more.begin(), {command, "--model", demo().string()});
-  return more;
-}
-
 Json generate_json(std::vector<std::string> more) {
   more.insert(more.end(), {"--json"});
   const Outcome outcome = puna(on_demo("generate", more));
   EXPECT_EQ(outcome.status, 0) << outcome.err;
   return Json::parse(outcome.out);
-}
-
-void expect_error(const Outcome& outcome, int status, const std::string& part) {
-  EXPECT_EQ(outcome.status, status) << outcome.err;
-  EXPECT_THAT(outcome.err, HasSubstr(part));
-  EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
 }
 
 fs::path write_image(const fs::path& path, int width, int height, uint8_t seed) {
@@ -82,9 +45,14 @@ fs::path write_image(const fs::path& path, int width, int height, uint8_t seed) 
 // With PUNA_UPDATE_GOLDEN set, the files are written instead of compared.
 TEST(Cli, HelpIsAsFrozen) {
   const fs::path dir = fs::path(PUNA_SOURCE_DIR) / "tests/golden/cli";
+<<<<<<< HEAD
   for (const char* command :
        {"", "chat", "generate", "inspect", "tokenize", "tokenizer", "tokenizer train", "data", "data build",
         "data show", "data generate", "perplexity", "plot", "demo-model", "golden"}) {
+=======
+  for (const char* command : {"", "chat", "generate", "inspect", "tokenize", "tokenizer", "tokenizer train",
+                              "perplexity", "plot", "eval", "demo-model", "golden"}) {
+>>>>>>> ec96789 (Eval: documentation, tests)
     std::vector<std::string> arguments;
     std::istringstream words(command);
     for (std::string word; words >> word;) arguments.push_back(word);
