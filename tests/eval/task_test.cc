@@ -164,7 +164,8 @@ TEST_F(TaskFile, ErrorsNameFileLineAndRemedy) {
                                                   R"({"kind": "perplexity", "text": "x"})"),
               HasSubstr("another file"));
   EXPECT_THAT(error("{\"kind\": \"numeric\", \"prompt\": \"\xFF\", \"answer\": 1}"), HasSubstr("t.jsonl:1]"));
-  EXPECT_THAT(error(numeric(R"("prompt": ")" + std::string(17 << 20, 'x') + "\"")), HasSubstr("the limit is 16777216"));
+  std::string longest(17 << 20, 'x');
+  EXPECT_THAT(error(longest), HasSubstr("the limit is 16777216"));
 }
 
 TEST_F(TaskFile, ImagesStayInTheDirectory) {
