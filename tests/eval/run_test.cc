@@ -74,8 +74,10 @@ TEST_F(OnDemo, LikelihoodIsThatOfAPlainForwardWhateverTheCacheHolds) {
     EXPECT_NEAR(cold, plain_log_likelihood(prompt, tokens), 1e-4 * static_cast<double>(tokens.size())) << text;
     EXPECT_NEAR(warm, cold, 1e-4 * static_cast<double>(tokens.size())) << text;
     EXPECT_LT(cold, -1);
+    if (std::string_view(text) == " l") {  // in the same chunk as the choice before
+      EXPECT_EQ(shared.reused_tokens(), static_cast<int64_t>(prompt.tokens.size()) - 1);
+    }
   }
-  EXPECT_GE(shared.reused_tokens(), static_cast<int64_t>(prompt.tokens.size()) - 1);
 }
 
 TEST_F(OnDemo, ChoicesAreScoredInChatAndRawFormAndWithImages) {
