@@ -97,7 +97,9 @@ void run_train(const TrainFlags& flags) {
     options.on_note = [&](const std::string& text) { line.note(text); };
     outcome = train::train(recipe, options);
   }
-  const std::string again = fmt::format("puna train {} --resume", flags.recipe);
+  std::string again = "puna train " + flags.recipe;
+  for (const std::string& change : flags.overrides) again += " " + change;
+  again += " --resume";
   if (outcome == train::Outcome::kInterrupted) {
     print_now(fmt::format("Stopped and saved in {}. Go on with: {}\n", recipe.out, again));
     if (interrupt.flag()) throw Exit{130};

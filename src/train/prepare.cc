@@ -169,7 +169,7 @@ std::shared_ptr<const data::Mixture> stage_mixture(const Recipe& recipe, size_t 
   for (size_t i = 0; i < recipe.sources.size(); ++i) {
     const SourceConfig& source = recipe.sources[i];
     const double weight = config.weights.is_null() ? source.weight : config.weights.value(source.name, 0.0);
-    sources.push_back({source.name, prepared.datasets[i], weight, source.max_epochs});
+    if (weight > 0) sources.push_back({source.name, prepared.datasets[i], weight, source.max_epochs});
   }
   return std::make_shared<data::Mixture>(std::move(sources), recipe.seed * 1000003 + stage,
                                          config.batch.sequence_length);

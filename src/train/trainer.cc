@@ -173,7 +173,10 @@ class Run {
            "stage '{}' has sequences of {} tokens, the model's max_position_embeddings is {}; set it in [stage.model]",
            stage.name, stage.batch.sequence_length, context);
     learner_->begin_stage(stage_config_, stage, recipe_.recompute);
-    BatchLoader loader(stage_mixture(recipe_, stage_, prepared_), stage.batch, prepared_.image_processor, next_sample_);
+    const auto mixture = stage_mixture(recipe_, stage_, prepared_);
+    source_names_.clear();
+    for (const data::MixtureSource& source : mixture->sources()) source_names_.push_back(source.name);
+    BatchLoader loader(mixture, stage.batch, prepared_.image_processor, next_sample_);
     while (stage_step_ < stage.steps) {
       const bool stop = (options_.interrupt != nullptr && *options_.interrupt) ||
                         (options_.stop_after > 0 && steps_here_ >= options_.stop_after);
@@ -191,7 +194,7 @@ class Run {
     StepReport report;
     report.data_wait_seconds = seconds_since(start);
     report.learning_rate = learning_rate(stage.schedule, stage.optimizer.learning_rate, stage_step_, stage.steps);
-    report.result = learner_->step(batch, report.learning_rate, recipe_.sources.size(), step_ + 1);
+    report.result = learner_->step(batch, report.learning_rate, source_names_.size(), step_ + 1);
     ++step_;
     ++stage_step_;
     ++steps_here_;
@@ -214,9 +217,7 @@ class Run {
     report.seconds = seconds_since(start);
     report.flops = step_flops(stage_config_, batch);
     report.mfu = report.flops / (report.seconds * peak);
-    std::vector<std::string> names;
-    for (const SourceConfig& source : recipe_.sources) names.push_back(source.name);
-    log_->write(report, names, step_ % recipe_.log.details_every == 0);
+    log_->write(report, source_names_, step_ % recipe_.log.details_every == 0);
     if (options_.on_step) options_.on_step(report);
   }
 
@@ -234,6 +235,7 @@ class Run {
   std::unique_ptr<Learner> learner_;
   std::unique_ptr<RunLog> log_;
   arch::Llama4Config stage_config_;
+  std::vector<std::string> source_names_;  // of the stage
   size_t stage_ = 0;
   int64_t step_ = 0, stage_step_ = 0, steps_here_ = 0, all_tokens_ = 0, saved_step_ = -1;
   uint64_t next_sample_ = 0;
