@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kDefaultLength = 256;
 const std::filesystem::path kFolder = "recipes/demo";
+const std::filesystem::path kPackages = "/var/lib/dpkg/status";
 
 std::unique_ptr<Maker> make_maker(const GeneratorOptions& options) {
   const std::string& kind = options.kind;
@@ -25,6 +26,7 @@ std::unique_ptr<Maker> make_maker(const GeneratorOptions& options) {
   if (kind == "retrieval") return make_retrieval(length);
   if (kind == "questions") return make_questions(file("facts.jsonl"));
   if (kind == "unknown") return make_unknown(file("unknown.jsonl"));
+  if (kind == "packages") return make_packages(options.file.empty() ? kPackages : options.file);
   if (kind == "conversations") return make_conversations(length, options.file.empty() ? kFolder : options.file);
   const std::vector<std::string> names = generator_names();
   const std::string nearest = nearest_name(kind, names);
@@ -76,7 +78,7 @@ std::unique_ptr<data::RecordSource> open_generator(const GeneratorOptions& optio
 }
 
 std::vector<std::string> generator_names() {
-  return {"arithmetic", "conversations", "lookup", "pictures", "questions", "retrieval", "unknown"};
+  return {"arithmetic", "conversations", "lookup", "packages", "pictures", "questions", "retrieval", "unknown"};
 }
 
 }  // namespace puna::synth

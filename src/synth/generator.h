@@ -1,5 +1,6 @@
 // src/synth: generated records: arithmetic, pictures with their descriptions, facts to look up, questions about Puna,
-// key-value retrieval. Every record is a pure function of (generator, seed, number); held-out splits never overlap.
+// key-value retrieval, package descriptions. Every record is a pure function of (generator, seed, number); held-out
+// splits never overlap.
 #pragma once
 
 #include <cstdint>
@@ -25,13 +26,14 @@ struct GeneratorOptions {
   /// 0: the kind's default (256). Other kinds have no choice.
   int64_t length = 0;
   /// The questions of "questions" and "unknown"; empty: recipes/demo/facts.jsonl and recipes/demo/unknown.jsonl.
-  /// "conversations" reads both from the folder that this names.
+  /// "conversations" reads both from the folder that this names. "packages": the package database of this machine,
+  /// /var/lib/dpkg/status when empty.
   std::filesystem::path file;
 };
 
-/// The held-out split of "questions" and "unknown" has each held-out question once, so that it may give fewer records
-/// than asked for. Ids are "KIND/WHAT/NUMBER". Throws Error for an unknown kind, naming the nearest; for a length out
-/// of [32, 1048576]; for a file that is missing or malformed.
+/// "packages", and the held-out splits of "questions" and "unknown", have each document once, so that they may give
+/// fewer records than asked for. Ids are "KIND/WHAT/NUMBER". Throws Error for an unknown kind, naming the nearest; for
+/// a length out of [32, 1048576]; for a file that is missing or malformed.
 std::unique_ptr<data::RecordSource> open_generator(const GeneratorOptions& options);
 std::vector<std::string> generator_names();
 

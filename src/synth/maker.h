@@ -38,6 +38,7 @@ std::unique_ptr<Maker> make_lookup(int64_t length);
 std::unique_ptr<Maker> make_retrieval(int64_t length);
 std::unique_ptr<Maker> make_questions(const std::filesystem::path& file);
 std::unique_ptr<Maker> make_unknown(const std::filesystem::path& file);
+std::unique_ptr<Maker> make_packages(const std::filesystem::path& file);
 std::unique_ptr<Maker> make_conversations(int64_t length, const std::filesystem::path& folder);
 
 /// Draws until the content belongs to the split.

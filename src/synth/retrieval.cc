@@ -22,7 +22,7 @@ class Retrieval : public Maker {
  public:
   explicit Retrieval(int64_t length) : length_(length) {}
 
-  /// "k17=blue; k03=green; ... k17=blue": keys are distinct, and the one asked for lies at a uniform depth.
+  /// "k17: blue; k03: green; ... k17: blue": keys are distinct, and the one asked for lies at a uniform depth.
   Draft make(Random& random, Split, int64_t) const override {
     std::vector<std::string> pairs;
     std::set<std::string> keys;
@@ -33,7 +33,7 @@ class Retrieval : public Maker {
       const std::string key = fmt::format("{}{:0{}}", static_cast<char>('a' + random.below(26)),
                                           random.below(digits == 2 ? 100 : 10'000), digits);
       if (!keys.insert(key).second) continue;
-      pairs.push_back(fmt::format("{}={}", key, random.pick(kValues)));
+      pairs.push_back(fmt::format("{}: {}", key, random.pick(kValues)));
       used += rough_tokens(pairs.back()) + 1;
     }
     const std::string& asked = random.pick(pairs);

@@ -124,7 +124,7 @@ TEST(Retrieval, TheQueryIsAPairOfTheText) {
   for (const data::Record& record : records_of(options_of("retrieval", 300, Split::kTrain, 1'000))) {
     const std::string text = text_of(record.messages[0]);
     const size_t last = text.rfind("; ") + 2;
-    const std::string pair = text.substr(last), key = pair.substr(0, pair.find('=') + 1);
+    const std::string pair = text.substr(last), key = pair.substr(0, pair.find(':') + 1);
     const size_t first = text.find(key);
     EXPECT_EQ(text.substr(first, pair.size()), pair);
     EXPECT_EQ(text.find(key, first + 1), last) << "a key stands once, and once more in the query";

@@ -39,12 +39,12 @@ TEST_P(Kinds, RecordsDependOnKindSeedAndNumberAlone) {
     EXPECT_EQ(printed(first[i]), printed(second[i]));
     equal += printed(first[i]) == printed(third[i]) ? 1 : 0;
   }
-  EXPECT_LT(equal, 8);
+  EXPECT_TRUE(equal < 8 || GetParam() == "packages") << equal;
 }
 
 TEST_P(Kinds, ChatsAlternateAndImagesAreUsed) {
   for (const data::Record& record : records_of(options_of(GetParam(), 300))) {
-    if (GetParam() == "retrieval") {
+    if (GetParam() == "retrieval" || GetParam() == "packages") {
       EXPECT_EQ(record.kind, data::Record::Kind::kDocument);
       continue;
     }
@@ -105,7 +105,8 @@ std::string subject(const std::string& kind, const data::Record& record) {
 }
 
 class Splits : public testing::TestWithParam<std::string> {};
-INSTANTIATE_TEST_SUITE_P(All, Splits, testing::Values("arithmetic", "lookup", "questions", "unknown", "retrieval"));
+INSTANTIATE_TEST_SUITE_P(All, Splits,
+                         testing::Values("arithmetic", "lookup", "questions", "unknown", "retrieval", "packages"));
 
 TEST_P(Splits, NothingHeldOutIsInTheTrainingSplit) {
   std::set<std::string> train;

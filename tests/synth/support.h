@@ -29,6 +29,7 @@ inline GeneratorOptions options_of(const std::string& kind, int64_t documents, S
   if (kind == "questions") options.file = recipes + "/facts.jsonl";
   if (kind == "unknown") options.file = recipes + "/unknown.jsonl";
   if (kind == "conversations") options.file = recipes;
+  if (kind == "packages") options.file = std::string(PUNA_SOURCE_DIR) + "/tests/synth/packages.txt";
   return options;
 }
 
