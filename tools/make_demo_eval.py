@@ -1,8 +1,8 @@
 """Writes the held-out evaluation of models/puna-demo: python3 tools/make_demo_eval.py PUNA OUT
 
 PUNA is the built program, OUT the directory for the task files (models/puna-demo/eval). Sums, pictures and texts to look
-things up in are the held-out split of the generators, which training never sees; questions about Puna and unrelated ones are
-the held-out lists of recipes/demo/facts.jsonl and unknown.jsonl. The same sources give the same files.
+things up in are the held-out split of the generators, which training never sees; questions about Puna and unrelated
+ones are the held-out lists of recipes/demo/facts.jsonl and unknown.jsonl. The same sources give the same files.
 """
 
 import base64

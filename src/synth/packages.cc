@@ -21,6 +21,7 @@ struct Package {
 /// Adds a line of a long description: " words", "  a line of its own", " ." between paragraphs.
 void add_line(std::string& text, std::string_view line) {
   if (line == " .") {
+    while (text.ends_with('\n')) text.pop_back();
     text += "\n\n";
     return;
   }
