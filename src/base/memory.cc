@@ -84,6 +84,15 @@ int64_t resident_memory_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+int64_t peak_resident_memory_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::stoll(line.substr(6)) * 1024;
+  return 0;
+}
+
+void reset_peak_resident_memory() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
 std::string format_bytes(int64_t bytes) {
   constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   double value = static_cast<double>(bytes);

@@ -17,6 +17,10 @@ int64_t cgroup_memory_left(const std::string& root, std::string group);
 /// Resident set of this process in bytes (/proc/self/statm).
 int64_t resident_memory_bytes();
 
+/// The most that the resident set has been since the process began, or since reset_peak_resident_memory() (VmHWM).
+int64_t peak_resident_memory_bytes();
+void reset_peak_resident_memory();
+
 /// "1.50 GiB", "312 MiB", "17 B".
 std::string format_bytes(int64_t bytes);
 

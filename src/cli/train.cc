@@ -9,6 +9,7 @@
 #include "cli/commands.h"
 #include "cli/terminal.h"
 #include "engine/threads.h"
+#include "train/dry_run.h"
 #include "train/recipe.h"
 #include "train/trainer.h"
 
@@ -85,6 +86,10 @@ void run_train(const TrainFlags& flags) {
   if (flags.recipe.empty()) throw UsageError("train", "no recipe; give a TOML file, such as recipes/demo/demo.toml");
   const train::Recipe recipe = train::read_recipe(flags.recipe, flags.overrides);
   engine::set_threads(recipe.threads);
+  if (flags.dry_run) {
+    const train::DryRun plan = train::dry_run(recipe);
+    return print_now(flags.json ? plan.json().dump(2) + "\n" : plan.text());
+  }
   InterruptGuard interrupt;
   train::Outcome outcome;
   {

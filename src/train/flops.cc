@@ -71,8 +71,9 @@ double step_flops(const arch::Llama4Config& config, const StepBatch& batch) {
 
 double measured_peak_flops(at::ScalarType dtype) {
   using Clock = std::chrono::steady_clock;
-  constexpr int64_t kSide = 768;
-  constexpr int kRuns = 8;
+  // Short, so that on a busy machine some of the runs are not interrupted.
+  constexpr int64_t kSide = 384;
+  constexpr int kRuns = 60;
   const c10::InferenceMode guard;
   const at::Tensor a = at::ones({kSide, kSide}, at::TensorOptions().dtype(dtype)), b = at::ones_like(a);
   at::Tensor out = at::mm(a, b);

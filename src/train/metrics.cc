@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "base/memory.h"
 
 namespace puna::train {
 namespace {
@@ -103,7 +104,8 @@ void RunLog::write(const StepReport& report, const std::vector<std::string>& sou
                        {"seconds", report.seconds},
                        {"tokens_per_second", tokens_per_second},
                        {"mfu", report.mfu},
-                       {"data_wait_seconds", report.data_wait_seconds}};
+                       {"data_wait_seconds", report.data_wait_seconds},
+                       {"peak_bytes", peak_resident_memory_bytes()}};
   write_all(timing_, timing.dump() + "\n", dir_ / "timing.jsonl");
   events_.scalar("train/loss", report.step, report.result.loss);
   events_.scalar("train/grad_norm", report.step, report.result.grad_norm);

@@ -69,16 +69,33 @@ data::Encoding encoding_of(const Prepared& prepared) {
   return encoding;
 }
 
+// The first records of another source.
+class FirstRecords : public data::RecordSource {
+ public:
+  FirstRecords(std::unique_ptr<data::RecordSource> all, int64_t count) : all_(std::move(all)), count_(count) {}
+  std::optional<data::Record> next() override { return done_++ < count_ ? all_->next() : std::nullopt; }
+  std::string fingerprint() const override { return fmt::format("{}, the first {}", all_->fingerprint(), count_); }
+  double progress() const override { return static_cast<double>(done_) / static_cast<double>(count_); }
+
+ private:
+  std::unique_ptr<data::RecordSource> all_;
+  int64_t count_, done_ = 0;
+};
+
 std::shared_ptr<const data::Dataset> open_source(const SourceConfig& source, const fs::path& run_dir,
-                                                 const data::Encoding& encoding) {
+                                                 const data::Encoding& encoding, int64_t max_records) {
   if (source.dataset.empty()) {
     const fs::path out = run_dir / "data" / source.name;
-    data::build(*open_records(source), encoding, {.out = out, .name = source.name});
+    auto records = open_records(source);
+    if (max_records > 0) records = std::make_unique<FirstRecords>(std::move(records), max_records);
+    data::build(*records, encoding, {.out = out, .name = source.name});
     return data::Dataset::open(out);
   }
   auto dataset = data::Dataset::open(source.dataset);
   if (dataset->tokenizer_hash() != data::tokenizer_hash(*encoding.tokenizer))
     fail(source.dataset, "was built with another tokenizer than the model's; build it again with puna data build");
+  if (dataset->num_images() > 0 && dataset->encoding_hash() != data::encoding_hash(encoding))
+    fail(source.dataset, "its images were laid out for another model's tiles; build it again with puna data build");
   return dataset;
 }
 
@@ -120,9 +137,10 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir) {
   return prepared;
 }
 
-void prepare_data(const Recipe& recipe, const fs::path& run_dir, Prepared& prepared) {
+void prepare_data(const Recipe& recipe, const fs::path& run_dir, Prepared& prepared, int64_t max_records) {
   const data::Encoding encoding = encoding_of(prepared);
-  for (const SourceConfig& source : recipe.sources) prepared.datasets.push_back(open_source(source, run_dir, encoding));
+  for (const SourceConfig& source : recipe.sources)
+    prepared.datasets.push_back(open_source(source, run_dir, encoding, max_records));
 }
 
 arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfig& stage, std::string_view where) {

@@ -27,8 +27,9 @@ struct Prepared {
 /// so.
 Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir);
 
-/// Builds, or opens, the dataset of every source in <run_dir>/data/<name>.
-void prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, Prepared& prepared);
+/// Builds, or opens, the dataset of every source in <run_dir>/data/<name>; of its first `max_records` when not 0.
+void prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, Prepared& prepared,
+                  int64_t max_records = 0);
 
 /// The stage's config: `base` with the stage's [model] keys. Throws Error for unknown keys and for those that change a
 /// weight's shape. "ntk_factor" f multiplies rope_theta by f^(K / (K - 2)) (NTK-aware scaling).

@@ -1,0 +1,204 @@
+#include "train/dry_run.h"
+
+#include <malloc.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <filesystem>
+#include <numeric>
+
+#include "arch/counts.h"
+#include "arch/layer_plan.h"
+#include "base/error.h"
+#include "base/memory.h"
+#include "checkpoint/tensor_models.h"
+#include "train/flops.h"
+#include "train/learner.h"
+#include "train/prepare.h"
+#include "train/schedule.h"
+
+namespace puna::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kProbeRecords = 400;  // of every source
+constexpr int kWarmSteps = 2, kTimedSteps = 4;
+
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() : path_(fs::temp_directory_path() / fmt::format("puna-dry-run-{}", getpid())) {
+    fs::create_directories(path_);
+  }
+  ~TemporaryDirectory() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+// The first `layers` layers of a model: its plan repeats, so that they stand for the others.
+arch::Llama4Config shallow(const arch::Llama4Config& config, int64_t layers) {
+  arch::Llama4Config cut = config;
+  arch::TextConfig& t = cut.text;
+  t.num_hidden_layers = layers;
+  t.uses_rope.resize(layers);
+  if (!t.chunked_layers.empty()) t.chunked_layers.resize(layers);
+  std::erase_if(t.moe_layers, [&](int64_t layer) { return layer >= layers; });
+  return cut;
+}
+
+struct Measured {
+  double seconds = 0, tokens = 0, flops = 0;  // means of a step
+  double activation_bytes = 0;
+};
+
+Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t stage, const Prepared& prepared) {
+  const at::ScalarType wide = recipe.precision == "float64" ? at::kDouble : at::kFloat;
+  const at::ScalarType compute = recipe.precision == "bfloat16" ? at::kBFloat16 : wide;
+  const auto source = checkpoint::random_model(config, recipe.seed);
+  std::map<std::string, at::Tensor> masters;
+  for (const arch::ParamRow& row : source->rows()) masters[row.name] = source->load(row, wide);
+  Learner learner(std::move(masters), compute, parallel::self_comm());
+  const StageConfig& what = recipe.stages[stage];
+  learner.begin_stage(config, what, recipe.recompute);
+  const auto mixture = stage_mixture(recipe, stage, prepared);
+  Measured measured;
+  uint64_t sample = 0;
+  for (int i = 0; i < kWarmSteps + kTimedSteps; ++i) {
+    const StepBatch batch = make_step_batch(*mixture, what.batch, prepared.image_processor, sample);
+    sample = batch.next_sample;
+    malloc_trim(0);
+    const int64_t before = resident_memory_bytes();
+    reset_peak_resident_memory();
+    const auto start = Clock::now();
+    learner.step(batch, what.optimizer.learning_rate * 1e-3, mixture->sources().size(), i + 1);
+    if (i < kWarmSteps) continue;
+    measured.seconds += std::chrono::duration<double>(Clock::now() - start).count() / kTimedSteps;
+    measured.tokens += static_cast<double>(batch.num_tokens) / kTimedSteps;
+    measured.flops += step_flops(config, batch) / kTimedSteps;
+    measured.activation_bytes =
+        std::max(measured.activation_bytes, static_cast<double>(peak_resident_memory_bytes() - before));
+  }
+  return measured;
+}
+
+// Layers after which the plan repeats.
+int64_t period_of(const arch::TextConfig& text) {
+  const auto plan = arch::layer_plan(text);
+  const auto same = [](const arch::LayerPlan& a, const arch::LayerPlan& b) {
+    return a.rope == b.rope && a.chunked == b.chunked && a.moe == b.moe;
+  };
+  const auto layers = static_cast<int64_t>(plan.size());
+  for (int64_t period = 1; period < layers; ++period) {
+    bool repeats = true;
+    for (int64_t i = period; i < layers && repeats; ++i) repeats = same(plan[i], plan[i - period]);
+    if (repeats) return period;
+  }
+  return layers;
+}
+
+Measured measure_stage(const arch::Llama4Config& config, const Recipe& recipe, size_t stage, const Prepared& prepared) {
+  const int64_t layers = config.text.num_hidden_layers, period = period_of(config.text);
+  if (layers <= std::max<int64_t>(8, 2 * period)) return measure(config, recipe, stage, prepared);
+  const Measured one = measure(shallow(config, period), recipe, stage, prepared);
+  const Measured two = measure(shallow(config, 2 * period), recipe, stage, prepared);
+  const double more = static_cast<double>(layers - period) / static_cast<double>(period);
+  const auto line = [&](double a, double b) { return a + (b - a) * more; };
+  return {line(one.seconds, two.seconds), two.tokens, line(one.flops, two.flops),
+          line(one.activation_bytes, two.activation_bytes)};
+}
+
+void count_bytes(const arch::Llama4Config& config, const Recipe& recipe, DryRun& plan) {
+  const arch::ParameterCounts counts = arch::count_parameters(config);
+  plan.parameters = counts.total;
+  plan.active_parameters = counts.active;
+  const int64_t wide = recipe.precision == "float64" ? 8 : 4;
+  const int64_t copies = recipe.precision == "bfloat16" ? 2 : 0;
+  plan.weight_bytes = counts.total * (wide + copies);
+  plan.gradient_bytes = counts.total * wide;
+  plan.optimizer_bytes = counts.total * 2 * wide;
+  plan.snapshot_bytes = counts.total * 3 * wide;
+  plan.available_bytes = available_memory_bytes();
+  if (plan.total_bytes() > plan.available_bytes)
+    fail(recipe.path.string(),
+         "weights, gradients, moments and a checkpoint's copy of {} parameters need {}, {} are free; "
+         "use a smaller model, or a machine with more memory",
+         counts.total, format_bytes(plan.total_bytes()), format_bytes(plan.available_bytes));
+}
+
+std::string duration(double seconds) {
+  if (seconds >= 5400) return fmt::format("{:.1f} h", seconds / 3600);
+  return seconds >= 90 ? fmt::format("{:.1f} min", seconds / 60) : fmt::format("{:.1f} s", seconds);
+}
+
+}  // namespace
+
+double DryRun::total_seconds() const {
+  return std::accumulate(stages.begin(), stages.end(), 0.0, [](double sum, const Stage& stage) {
+    return sum + static_cast<double>(stage.steps) * stage.seconds;
+  });
+}
+
+std::string DryRun::text() const {
+  std::string out = fmt::format("parameters   {} ({} active)\nmemory       {} of {} free\n", parameters,
+                                active_parameters, format_bytes(total_bytes()), format_bytes(available_bytes));
+  for (const auto& [name, bytes] :
+       {std::pair{"program", program_bytes}, std::pair{"weights", weight_bytes}, std::pair{"gradients", gradient_bytes},
+        std::pair{"moments", optimizer_bytes}, std::pair{"activations", activation_bytes},
+        std::pair{"checkpoint copy", snapshot_bytes}})
+    out += fmt::format("  {:<16} {:>12}\n", name, format_bytes(bytes));
+  out += fmt::format("\n{:<14} {:>8} {:>12} {:>14} {:>10} {:>10}\n", "stage", "steps", "tokens/step", "GFLOP/step",
+                     "s/step", "time");
+  for (const Stage& stage : stages)
+    out += fmt::format("{:<14} {:>8} {:>12.0f} {:>14.1f} {:>10.3f} {:>10}\n", stage.name, stage.steps, stage.tokens,
+                       stage.flops / 1e9, stage.seconds, duration(stage.seconds * static_cast<double>(stage.steps)));
+  return out + fmt::format("{:<61} {:>10}\n", "all, on this machine as it is now", duration(total_seconds()));
+}
+
+Json DryRun::json() const {
+  Json json = {{"parameters", parameters},
+               {"active_parameters", active_parameters},
+               {"memory_bytes",
+                {{"program", program_bytes},
+                 {"weights", weight_bytes},
+                 {"gradients", gradient_bytes},
+                 {"moments", optimizer_bytes},
+                 {"activations", activation_bytes},
+                 {"checkpoint_copy", snapshot_bytes},
+                 {"total", total_bytes()},
+                 {"available", available_bytes}}},
+               {"seconds", total_seconds()},
+               {"stages", Json::array()}};
+  for (const Stage& stage : stages)
+    json["stages"].push_back({{"name", stage.name},
+                              {"steps", stage.steps},
+                              {"tokens_per_step", stage.tokens},
+                              {"flops_per_step", stage.flops},
+                              {"seconds_per_step", stage.seconds}});
+  return json;
+}
+
+DryRun dry_run(const Recipe& recipe) {
+  DryRun plan;
+  plan.program_bytes = resident_memory_bytes();
+  const TemporaryDirectory directory;
+  Prepared prepared = prepare_model(recipe, directory.path());
+  count_bytes(prepared.config, recipe, plan);
+  prepare_data(recipe, directory.path(), prepared, kProbeRecords);
+  for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    const StageConfig& stage = recipe.stages[i];
+    const Measured measured =
+        measure_stage(stage_config(prepared.config, stage, recipe.path.string()), recipe, i, prepared);
+    plan.activation_bytes = std::max(plan.activation_bytes, static_cast<int64_t>(measured.activation_bytes));
+    plan.stages.push_back({stage.name, stage.steps, measured.tokens, measured.flops, measured.seconds});
+  }
+  return plan;
+}
+
+}  // namespace puna::train
