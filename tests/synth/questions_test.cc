@@ -2,9 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cctype>
 #include <filesystem>
+#include <iterator>
 #include <map>
 #include <set>
+#include <sstream>
 
 #include "base/error.h"
 #include "io/file.h"
@@ -53,6 +56,30 @@ TEST(Facts, AreEnoughAndHeldOutOnesAreNotTrainedOn) {
   }
 }
 
+std::set<std::string> words_of(const std::string& question) {
+  std::istringstream in(normalised(question));
+  return {std::istream_iterator<std::string>(in), {}};
+}
+
+/// Held-out questions are put in other words: at most half of the words are those of any question trained on.
+TEST(Facts, HeldOutQuestionsAreNotNearTrainingQuestions) {
+  std::vector<std::set<std::string>> train;
+  const std::vector<PunaFact> facts = read_facts(kRecipes + "/facts.jsonl");
+  for (const PunaFact& fact : facts) {
+    for (const std::string& question : fact.questions) train.push_back(words_of(question));
+  }
+  for (const PunaFact& fact : facts) {
+    for (const std::string& question : fact.held_out) {
+      const std::set<std::string> words = words_of(question);
+      for (const std::set<std::string>& other : train) {
+        size_t common = 0;
+        for (const std::string& word : other) common += words.count(word);
+        EXPECT_LT(2 * common, words.size() + other.size() - common) << question;
+      }
+    }
+  }
+}
+
 /// The same for what is in fact generated: rewording must not lead to a held-out question.
 TEST(Facts, GeneratedTrainingQuestionsAreNotHeldOut) {
   std::set<std::string> held_out;
@@ -81,6 +108,33 @@ TEST(Facts, OneQuestionHasOneAnswer) {
   const UnknownQuestions unknown = read_unknown(kRecipes + "/unknown.jsonl");
   for (const auto& list : {unknown.questions, unknown.held_out}) {
     for (const std::string& question : list) EXPECT_FALSE(answers.contains(question)) << question;
+  }
+}
+
+/// As words of its own: no letter or digit goes on at its ends.
+bool occurs(const std::string& string, const std::string& answer) {
+  const auto goes_on = [&](size_t at) {
+    return at < answer.size() && std::isalnum(static_cast<unsigned char>(answer[at])) != 0;
+  };
+  for (size_t at = answer.find(string); at != std::string::npos; at = answer.find(string, at + 1)) {
+    if (!(at > 0 && goes_on(at - 1)) && !goes_on(at + string.size())) return true;
+  }
+  return false;
+}
+
+/// Otherwise the answer to another question would count as right.
+TEST(Facts, NoOtherAnswerHoldsTheStringsOfAFact) {
+  const std::vector<PunaFact> facts = read_facts(kRecipes + "/facts.jsonl");
+  std::vector<std::string> answers = read_unknown(kRecipes + "/unknown.jsonl").answers;
+  for (const PunaFact& fact : facts) answers.push_back(fact.answer);
+  for (const PunaFact& fact : facts) {
+    int holding = 0;
+    for (const std::string& answer : answers) {
+      bool all = true;
+      for (const std::string& string : fact.facts) all = all && occurs(string, answer);
+      holding += all ? 1 : 0;
+    }
+    EXPECT_EQ(holding, 1) << fact.id;
   }
 }
 
