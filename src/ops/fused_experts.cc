@@ -35,8 +35,13 @@ at::Tensor slices_like(const at::Tensor& weight, const Routing& routing) {
   return into;
 }
 
+// 16-bit products go through fp32: the library would compile a kernel for each new number of rows.
 void multiply(const at::Tensor& into, const at::Tensor& a, const at::Tensor& b) {
   at::Tensor result = into;
+  if (at::isReducedFloatingType(a.scalar_type())) {
+    result.copy_(at::mm(a.to(at::kFloat), b.to(at::kFloat)));
+    return;
+  }
   at::mm_out(result, a, b);
 }
 

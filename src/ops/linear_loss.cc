@@ -22,14 +22,17 @@ constexpr int64_t kGrain = 8;        // rows a thread takes at least
 
 at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
+// Products are of widened blocks: logits are then not rounded to 16 bits, nor is a kernel compiled for each new number
+// of targets.
+at::Tensor widened(const at::Tensor& x) { return x.to(wide_type(x)); }
+
 // Blocks of the [T, V] logits.
 struct Blocks {
   int64_t rows, columns;
 };
 
 Blocks blocks_of(int64_t T, int64_t V, const at::Tensor& x, int64_t buffer_bytes) {
-  // 16-bit logits are widened, and their gradients narrowed again: three buffers.
-  const int64_t bytes = at::isReducedFloatingType(x.scalar_type()) ? 8 : x.element_size();
+  const int64_t bytes = x.scalar_type() == at::kDouble ? 8 : 4;
   const int64_t elements = std::max<int64_t>(buffer_bytes / bytes, 1), rows = std::clamp<int64_t>(T, 1, kMostRows);
   if (elements / V >= T) return {std::max<int64_t>(T, 1), V};
   return {rows, std::clamp<int64_t>(elements / rows, 1, V)};
@@ -40,14 +43,14 @@ at::Tensor logits_of(const variable_list& xs, const variable_list& ws, int64_t r
                      int64_t columns) {
   at::Tensor logits;
   for (size_t i = 0; i < xs.size(); ++i) {
-    const at::Tensor x = xs[i].narrow(0, row, rows), w = ws[i].narrow(0, column, columns).t();
+    const at::Tensor x = widened(xs[i].narrow(0, row, rows)), w = widened(ws[i].narrow(0, column, columns)).t();
     if (i == 0) {
       logits = at::mm(x, w);
     } else {
       logits.addmm_(x, w);
     }
   }
-  return logits.to(wide_type(logits));
+  return logits;
 }
 
 template <typename T>
@@ -150,17 +153,16 @@ class LinearLogProbs : public torch::autograd::Function<LinearLogProbs> {
         const int64_t* t = local.const_data_ptr<int64_t>();
         g.scalar_type() == at::kDouble ? to_gradients<double>(g, t, row, coefficients)
                                        : to_gradients<float>(g, t, row, coefficients);
-        const at::Tensor narrow = g.to(xs[0].scalar_type());
         for (int64_t i = 0; i < half; ++i) {
           if (result[i].defined())
-            result[i].narrow(0, row, rows).add_(at::mm(narrow, ws[i].narrow(0, column, columns)));
+            result[i].narrow(0, row, rows).add_(at::mm(g, widened(ws[i].narrow(0, column, columns))));
           if (!result[half + i].defined()) continue;
-          const at::Tensor x = xs[i].narrow(0, row, rows);
+          const at::Tensor x = widened(xs[i].narrow(0, row, rows));
           const at::Tensor into = result[half + i].narrow(0, column, columns);
-          if (rows == T) {
-            at::mm_out(const_cast<at::Tensor&>(into), narrow.t(), x);
+          if (rows == T && into.scalar_type() == g.scalar_type()) {
+            at::mm_out(const_cast<at::Tensor&>(into), g.t(), x);
           } else {
-            const at::Tensor product = at::mm(narrow.t(), x).to(wide_type(x));
+            const at::Tensor product = at::mm(g.t(), x);
             sums[i] = sums[i].defined() ? sums[i].add_(product) : product;
           }
         }
