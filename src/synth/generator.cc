@@ -23,6 +23,7 @@ std::unique_ptr<Maker> make_maker(const GeneratorOptions& options) {
   if (kind == "arithmetic") return make_arithmetic();
   if (kind == "pictures") return make_pictures();
   if (kind == "lookup") return make_lookup(length);
+  if (kind == "repeats") return make_repeats(length);
   if (kind == "retrieval") return make_retrieval(length);
   if (kind == "questions") return make_questions(file("facts.jsonl"));
   if (kind == "unknown") return make_unknown(file("unknown.jsonl"));
@@ -63,7 +64,7 @@ class Generator : public data::RecordSource {
   }
 
  private:
-  static constexpr int kForm = 1;  // raised when the same options give other records
+  static constexpr int kForm = 2;  // raised when the same options give other records
 
   GeneratorOptions options_;
   std::unique_ptr<Maker> maker_;
@@ -78,7 +79,8 @@ std::unique_ptr<data::RecordSource> open_generator(const GeneratorOptions& optio
 }
 
 std::vector<std::string> generator_names() {
-  return {"arithmetic", "conversations", "lookup", "packages", "pictures", "questions", "retrieval", "unknown"};
+  return {"arithmetic", "conversations", "lookup",    "packages", "pictures",
+          "questions",  "repeats",       "retrieval", "unknown"};
 }
 
 }  // namespace puna::synth

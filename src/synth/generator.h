@@ -22,8 +22,8 @@ struct GeneratorOptions {
   int64_t documents = 0;
   uint64_t seed = 0;
   Split split = Split::kTrain;
-  /// Rough tokens. retrieval: of every document; lookup, conversations: documents are spread over [length/4, length].
-  /// 0: the kind's default (256). Other kinds have no choice.
+  /// Rough tokens. retrieval: of every document; lookup, repeats, conversations: documents are spread over [length/4,
+  /// length]. 0: the kind's default (256). Other kinds have no choice.
   int64_t length = 0;
   /// The questions of "questions" and "unknown"; empty: recipes/demo/facts.jsonl and recipes/demo/unknown.jsonl.
   /// "conversations" reads both from the folder that this names. "packages": the package database of this machine,

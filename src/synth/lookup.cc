@@ -179,22 +179,40 @@ std::string laid_out(Random& random, const std::string& text, const std::string&
   }
 }
 
-Draft fact_question(Random& random, int64_t length) {
-  const Text text = random_text(random, std::max<int64_t>(10, length - 40));
+struct Question {
+  std::string question, answer, content;
+  bool missing;
+};
+
+Question ask(Random& random, const Text& text) {
   Fact asked = random.pick(text.facts);
   const bool missing = random.chance(0.12);
   if (missing) {
     std::set<std::string> keys = text.keys;
     asked = new_fact(random, text.facts, keys);
   }
+  return {casual(random, fill(random.pick(relations()[asked.relation].questions), asked.slots)),
+          missing ? "The text does not say." : "The text says: " + asked.text(),
+          fmt::format("fact {} {}", asked.key(), missing ? "" : asked.slots[1].second), missing};
+}
+
+/// A question about a text; in training often more of them, so that one text teaches more.
+Draft fact_question(Random& random, int64_t length, Split split) {
+  const Text text = random_text(random, std::max<int64_t>(10, length - 40));
   const std::string separator = random.chance(0.25) ? "\n" : " ";
   const std::string whole = fmt::format("{}", fmt::join(text.sentences, separator));
-  const std::string question = casual(random, fill(random.pick(relations()[asked.relation].questions), asked.slots));
+  const Question first = ask(random, text);
   Draft draft;
-  draft.record =
-      chat({laid_out(random, whole, question), missing ? "The text does not say." : "The text says: " + asked.text()});
-  draft.what = missing ? "missing" : "fact";
-  draft.content = fmt::format("fact {} {}", asked.key(), missing ? "" : asked.slots[1].second);
+  draft.record = chat({laid_out(random, whole, first.question), first.answer});
+  draft.what = first.missing ? "missing" : "fact";
+  draft.content = first.content;
+  if (split == Split::kHeldOut || random.chance(0.25)) return draft;
+  for (int64_t more = random.between(2, 5); more > 0; --more) {
+    const Question next = ask(random, text);
+    if (split_of(next.content) != split) continue;
+    add_turn(draft.record, text::Role::kUser, next.question);
+    add_turn(draft.record, text::Role::kAssistant, next.answer);
+  }
   return draft;
 }
 
@@ -268,10 +286,10 @@ Draft copy_word(Random& random, int64_t length) {
 class Lookup : public Maker {
  public:
   explicit Lookup(int64_t length) : length_(length) {}
-  Draft make(Random& random, Split, int64_t) const override {
+  Draft make(Random& random, Split split, int64_t) const override {
     const int64_t length = random.between(length_ / 4, length_);
     const double sort = random.unit();
-    if (sort < 0.75) return fact_question(random, length);
+    if (sort < 0.75) return fact_question(random, length, split);
     if (sort < 0.88) return copy_words(random, length);
     if (sort < 0.97) return copy_line(random, length);
     return copy_word(random, length);
@@ -281,8 +299,29 @@ class Lookup : public Maker {
   int64_t length_;
 };
 
+/// Words, and the same words again: nothing but the text itself says what comes next.
+class Repeats : public Maker {
+ public:
+  explicit Repeats(int64_t length) : length_(length) {}
+  Draft make(Random& random, Split, int64_t) const override {
+    const int64_t times = random.between(2, 4), length = random.between(length_ / 4, length_);
+    const std::string once = fmt::format("{}", fmt::join(random_words(random, length / times), " "));
+    std::string text = once;
+    for (int64_t i = 1; i < times; ++i) text += (random.chance(0.5) ? "\n" : " ") + once;
+    Draft draft;
+    add_turn(draft.record, text::Role::kUser, text);
+    draft.what = "repeats";
+    draft.content = "copy " + once;
+    return draft;
+  }
+
+ private:
+  int64_t length_;
+};
+
 }  // namespace
 
 std::unique_ptr<Maker> make_lookup(int64_t length) { return std::make_unique<Lookup>(length); }
+std::unique_ptr<Maker> make_repeats(int64_t length) { return std::make_unique<Repeats>(length); }
 
 }  // namespace puna::synth

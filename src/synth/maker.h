@@ -35,6 +35,7 @@ class Maker {
 std::unique_ptr<Maker> make_arithmetic();
 std::unique_ptr<Maker> make_pictures();
 std::unique_ptr<Maker> make_lookup(int64_t length);
+std::unique_ptr<Maker> make_repeats(int64_t length);
 std::unique_ptr<Maker> make_retrieval(int64_t length);
 std::unique_ptr<Maker> make_questions(const std::filesystem::path& file);
 std::unique_ptr<Maker> make_unknown(const std::filesystem::path& file);
