@@ -59,7 +59,14 @@ StepBatch make_step_batch(const data::Mixture& mixture, const BatchConfig& batch
   StepBatch step;
   Builder builder;
   for (uint64_t n = first_sample;; ++n) {
-    const data::Sample sample = mixture.at(n);
+    data::Sample sample;
+    try {
+      sample = mixture.at(n);
+    } catch (const Error&) {  // no more data: this step is whole without it, the next one will say so
+      if (step.num_tokens == 0) throw;
+      step.next_sample = n;
+      break;
+    }
     const auto length = static_cast<int64_t>(sample.tokens.size());
     if (step.num_tokens + length > batch.tokens && step.num_tokens > 0) {
       step.next_sample = n;

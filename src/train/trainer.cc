@@ -181,16 +181,26 @@ class Run {
       const bool stop = (options_.interrupt != nullptr && *options_.interrupt) ||
                         (options_.stop_after > 0 && steps_here_ >= options_.stop_after);
       if (stop) return false;
-      run_step(stage, loader, peak);
+      run_step(stage, loader, writer, peak);
       const int64_t every = recipe_.checkpoint.every;
       if (every > 0 && step_ % every == 0) save(writer);
     }
     return true;
   }
 
-  void run_step(const StageConfig& stage, BatchLoader& loader, double peak) {
+  // What was learned so far is saved when the data end or prove damaged.
+  StepBatch next_batch(BatchLoader& loader, bool prefetch_next, CheckpointWriter& writer) {
+    try {
+      return loader.next(prefetch_next);
+    } catch (const Error&) {
+      stop(writer);
+      throw;
+    }
+  }
+
+  void run_step(const StageConfig& stage, BatchLoader& loader, CheckpointWriter& writer, double peak) {
     const auto start = Clock::now();
-    const StepBatch batch = loader.next(stage_step_ + 1 < stage.steps);
+    const StepBatch batch = next_batch(loader, stage_step_ + 1 < stage.steps, writer);
     StepReport report;
     report.data_wait_seconds = seconds_since(start);
     report.learning_rate = learning_rate(stage.schedule, stage.optimizer.learning_rate, stage_step_, stage.steps);
