@@ -194,6 +194,19 @@ StepResult Learner::step(const StepBatch& batch, double learning_rate, size_t nu
   return result;
 }
 
+LossSum Learner::evaluate(const StepBatch& batch) const {
+  const c10::NoGradGuard no_grad;
+  LossSum sum;
+  for (const MicroBatch& micro : batch.micro) {
+    if (micro.targets.size(0) == 0) continue;
+    const at::Tensor hidden_RD = model_->hidden(batch_of(micro));
+    const auto statistics = ops::linear_log_probs(hidden_RD, model_->weights().at("lm_head.weight"), micro.targets);
+    sum.nll -= statistics.log_probs.sum(at::kDouble).item<double>();
+    sum.targets += micro.targets.size(0);
+  }
+  return sum;
+}
+
 std::string Learner::first_offender(const StepBatch& batch) {
   for (const arch::ParamRow& row : rows_)
     if (!all_finite(masters_.at(row.name))) return fmt::format("weight '{}'", row.name);

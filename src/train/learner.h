@@ -56,6 +56,9 @@ class Learner {
   /// Throws NotFinite. `learning_rate` is this step's.
   StepResult step(const StepBatch& batch, double learning_rate, size_t num_sources, int64_t step_number);
 
+  /// The loss of a batch, without gradients; nothing changes, no statistic either.
+  LossSum evaluate(const StepBatch& batch) const;
+
   const model::Model& model() const { return *model_; }
   const std::map<std::string, at::Tensor>& masters() const { return masters_; }
   AdamW& optimizer() { return optimizer_; }

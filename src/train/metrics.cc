@@ -66,6 +66,15 @@ std::string metrics_line(const StepReport& report, const std::vector<std::string
   if (report.loss_outlier) json["loss_z"] = report.loss_z;
   if (report.norm_outlier) json["grad_norm_z"] = report.norm_z;
   if (!report.warnings.empty()) json["warnings"] = report.warnings;
+  if (!report.validation.empty()) {
+    LossSum all;
+    for (const auto& [name, sum] : report.validation) {
+      json["eval"]["source_loss"][name] = mean_of(sum);
+      all.nll += sum.nll;
+      all.targets += sum.targets;
+    }
+    json["eval"]["loss"] = mean_of(all);
+  }
   if (details) {
     for (size_t i = 0; i < result.by_source.size(); ++i)
       if (result.by_source[i].targets > 0) json["source_loss"][source_names[i]] = mean_of(result.by_source[i]);
@@ -112,6 +121,7 @@ void RunLog::write(const StepReport& report, const std::vector<std::string>& sou
   events_.scalar("train/learning_rate", report.step, report.learning_rate);
   events_.scalar("speed/tokens_per_second", report.step, tokens_per_second);
   events_.scalar("speed/mfu", report.step, report.mfu);
+  for (const auto& [name, sum] : report.validation) events_.scalar("eval_loss/" + name, report.step, mean_of(sum));
   if (!details) return;
   for (size_t i = 0; i < report.result.by_source.size(); ++i)
     if (report.result.by_source[i].targets > 0)

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,7 @@ struct StepReport {
   bool loss_outlier = false, norm_outlier = false;
   double seconds = 0, data_wait_seconds = 0, flops = 0, mfu = 0;
   std::vector<std::string> warnings;
+  std::map<std::string, LossSum> validation;  // by source; empty when nothing was measured after this step
 };
 
 /// The deterministic part: one line of metrics.jsonl, without the line end.

@@ -109,6 +109,7 @@ std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source) {
   options.seed = source.seed;
   options.length = source.length;
   options.file = source.file;
+  if (source.validation) options.split = synth::Split::kHeldOut;
   return synth::open_generator(options);
 }
 
@@ -187,7 +188,8 @@ std::shared_ptr<const data::Mixture> stage_mixture(const Recipe& recipe, size_t 
   for (size_t i = 0; i < recipe.sources.size(); ++i) {
     const SourceConfig& source = recipe.sources[i];
     const double weight = config.weights.is_null() ? source.weight : config.weights.value(source.name, 0.0);
-    if (weight > 0) sources.push_back({source.name, prepared.datasets[i], weight, source.max_epochs});
+    if (weight > 0 && !source.validation)
+      sources.push_back({source.name, prepared.datasets[i], weight, source.max_epochs});
   }
   return std::make_shared<data::Mixture>(std::move(sources), recipe.seed * 1000003 + stage,
                                          config.batch.sequence_length);

@@ -1,5 +1,6 @@
 #include "train/recipe.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -43,7 +44,7 @@ void visit(V& v, WithTables& both) {
 struct Top {
   Recipe& recipe;
   Tables& tables;
-  Json &model, &checkpoint, &log, &source, &stage, &steps;
+  Json &model, &checkpoint, &log, &validation, &source, &stage, &steps;
 };
 template <class V>
 void visit(V& v, Top& top) {
@@ -52,6 +53,7 @@ void visit(V& v, Top& top) {
   v("model", top.model, "");
   v("checkpoint", top.checkpoint, "");
   v("log", top.log, "");
+  v("validation", top.validation, "");
   v("source", top.source, "");
   v("stage", top.stage, "");
   v("steps", top.steps, "");
@@ -173,7 +175,12 @@ void check_recipe(const Recipe& r, std::string_view where) {
   check_number(r.log.details_every >= 1, where, "log.details_every", static_cast<double>(r.log.details_every),
                "at least 1");
   check_number(r.log.outlier_z > 0, where, "log.outlier_z", r.log.outlier_z, "above 0");
-  if (r.sources.empty()) fail(where, "there is no [[source]]; name at least one, with files, generate or dataset");
+  check_number(r.validation.every >= 0, where, "validation.every", static_cast<double>(r.validation.every),
+               "0 or more");
+  check_number(r.validation.tokens >= 2, where, "validation.tokens", static_cast<double>(r.validation.tokens),
+               "at least 2");
+  if (std::ranges::all_of(r.sources, [](const SourceConfig& source) { return source.validation; }))
+    fail(where, "there is no [[source]]; name at least one, with files, generate or dataset");
   std::set<std::string> names;
   for (const SourceConfig& source : r.sources) {
     check_source(source, where);
@@ -235,12 +242,14 @@ Recipe parse_recipe(std::string_view toml, std::string_view where, const fs::pat
   for (const std::string& text : overrides) override_one(json, text, where);
   Recipe recipe;
   Tables tables;
-  Json model = Json::object(), checkpoint = Json::object(), log = Json::object(), source, stage, steps;
-  Top top{recipe, tables, model, checkpoint, log, source, stage, steps};
+  Json model = Json::object(), checkpoint = Json::object(), log = Json::object(), validation = Json::object(), source,
+       stage, steps;
+  Top top{recipe, tables, model, checkpoint, log, validation, source, stage, steps};
   read_fields(top, json, where, "");
   read_fields(recipe.model, model, where, "model");
   read_fields(recipe.checkpoint, checkpoint, where, "checkpoint");
   read_fields(recipe.log, log, where, "log");
+  read_fields(recipe.validation, validation, where, "validation");
   for (const Json& item : array_of(source, where, "source")) {
     SourceConfig config;
     read_fields(config, item, where, "source." + (item.is_object() ? item.value("name", "") : ""));
@@ -276,6 +285,7 @@ Json recipe_to_json(const Recipe& recipe) {
   json.erase("threads");
   json["model"] = write_fields(recipe.model);
   json["log"] = write_fields(recipe.log);
+  json["validation"] = write_fields(recipe.validation);
   json["source"] = Json::array();
   for (const SourceConfig& source : recipe.sources) json["source"].push_back(write_fields(source));
   json["stage"] = Json::array();
@@ -316,7 +326,7 @@ std::string describe_recipe_keys() {
   return keys_of<Recipe>("top level") + keys_of<ModelConfig>("[model]") + keys_of<BatchConfig>("[batch]") +
          keys_of<OptimizerConfig>("[optimizer]") + keys_of<ScheduleConfig>("[schedule]") +
          keys_of<BalanceConfig>("[balance]") + keys_of<CheckpointConfig>("[checkpoint]") + keys_of<LogConfig>("[log]") +
-         keys_of<SourceConfig>("[[source]]") +
+         keys_of<ValidationConfig>("[validation]") + keys_of<SourceConfig>("[[source]]") +
          keys_of<StageConfig>("[[stage]]  (and its own [stage.batch], .optimizer, .schedule, .balance, .model)");
 }
 

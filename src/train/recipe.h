@@ -65,6 +65,12 @@ struct SourceConfig {
   std::string file;                // generate: what the generator reads
   double weight = 1;               // share of tokens
   double max_epochs = 0;           // 0: no limit
+  bool validation = false;         // only measured, never trained on; a generator gives its held-out split
+};
+
+struct ValidationConfig {
+  int64_t every = 0;       // steps between measurements on the validation sources; 0: none
+  int64_t tokens = 16384;  // of each source, at most: always its first
 };
 
 /// What a run does for `steps` steps; a recipe without [[stage]] has one.
@@ -99,6 +105,7 @@ struct Recipe {
   ModelConfig model;
   CheckpointConfig checkpoint;
   LogConfig log;
+  ValidationConfig validation;
   std::vector<SourceConfig> sources;
   std::vector<StageConfig> stages;  // at least one
 

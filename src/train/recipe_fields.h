@@ -65,6 +65,13 @@ void visit(V& v, SourceConfig& c) {
   v("file", c.file, "generate: what the generator reads, relative to the recipe");
   v("weight", c.weight, "share of the tokens, relative to the others");
   v("max_epochs", c.max_epochs, "how often it may be gone through; 0: no limit");
+  v("validation", c.validation, "only measured, never trained on; generate: the held-out split");
+}
+
+template <class V>
+void visit(V& v, ValidationConfig& c) {
+  v("every", c.every, "steps between measurements on the validation sources; 0: none");
+  v("tokens", c.tokens, "of each of them, at most");
 }
 
 template <class V>

@@ -39,7 +39,8 @@ void count_source(const SourceConfig& source, text::PieceCounts& pieces) {
 Json origin_of(const Recipe& recipe) {
   Json origin = {{"vocab_size", recipe.model.vocab_size}, {"single_digits", recipe.model.single_digits}};
   for (const SourceConfig& source : recipe.sources)
-    if (source.dataset.empty()) origin["fingerprints"].push_back(open_records(source)->fingerprint());
+    if (source.dataset.empty() && !source.validation)
+      origin["fingerprints"].push_back(open_records(source)->fingerprint());
   return origin;
 }
 
@@ -57,7 +58,7 @@ void train_tokenizer(const Recipe& recipe, const fs::path& dir) {
          recipe.model.vocab_size, num_specials, kNumBytes + num_specials);
   text::PieceCounts pieces;
   for (const SourceConfig& source : recipe.sources)
-    if (source.dataset.empty()) count_source(source, pieces);
+    if (source.dataset.empty() && !source.validation) count_source(source, pieces);
   text::BpeOptions options;
   options.num_tokens = recipe.model.vocab_size - num_specials;
   options.single_digits = recipe.model.single_digits;

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -227,8 +228,26 @@ class Run {
     report.seconds = seconds_since(start);
     report.flops = step_flops(stage_config_, batch);
     report.mfu = report.flops / (report.seconds * peak);
+    const int64_t every = recipe_.validation.every;
+    if (every > 0 && (step_ % every == 0 || step_ == report.total_steps)) report.validation = validate(stage);
     log_->write(report, source_names_, step_ % recipe_.log.details_every == 0);
     if (options_.on_step) options_.on_step(report);
+  }
+
+  // Each validation source on its own, always on the same first samples.
+  std::map<std::string, LossSum> validate(const StageConfig& stage) const {
+    std::map<std::string, LossSum> losses;
+    for (size_t i = 0; i < recipe_.sources.size(); ++i) {
+      const SourceConfig& source = recipe_.sources[i];
+      if (!source.validation) continue;
+      BatchConfig batch = stage.batch;
+      batch.tokens = std::max(recipe_.validation.tokens, batch.sequence_length);
+      const data::Mixture alone({{source.name, prepared_.datasets[i], 1, /*max_epochs=*/1}}, recipe_.seed,
+                                batch.sequence_length);
+      const LossSum sum = learner_->evaluate(make_step_batch(alone, batch, prepared_.image_processor, 0));
+      if (sum.targets > 0) losses[source.name] = sum;
+    }
+    return losses;
   }
 
   Outcome stop(CheckpointWriter& writer) {
