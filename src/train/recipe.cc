@@ -193,6 +193,11 @@ void check_recipe(const Recipe& r, std::string_view where) {
   }
   if (r.model.from.empty() && !r.model.config.is_object())
     fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
+  if (!r.model.generation.is_null()) {
+    if (!r.model.generation.is_object()) fail(where, "'model.generation' must be a table");
+    for (const auto& [key, value] : r.model.generation.items())
+      check_one_of(where, "model.generation", key, {"do_sample", "temperature", "top_p", "top_k"});
+  }
   if (!r.model.from.empty() && !r.model.config.is_null())
     fail(where, "[model] has both 'from' and 'config'; a checkpoint brings its own config");
 }

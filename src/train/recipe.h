@@ -92,6 +92,7 @@ struct ModelConfig {
   int64_t vocab_size = 0;      // train a tokenizer of so many entries on the sources; 0: none
   bool single_digits = false;  // of a trained tokenizer: an ASCII digit joins nothing
   Json config;                 // Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer
+  Json generation;             // keys of the exported generation_config.json: do_sample, temperature, top_p, top_k
 };
 
 struct Recipe {

@@ -159,7 +159,8 @@ class Run {
                         {"dead_experts", dead_.state()},
                         {"adam_steps", adam_steps},
                         {"config", arch::config_to_hf(stage_config_)},
-                        {"tokenizer", prepared_.tokenizer_dir.string()}};
+                        {"tokenizer", prepared_.tokenizer_dir.string()},
+                        {"generation", recipe_.model.generation}};
     writer.save(checkpoint);
     saved_step_ = step_;
   }
@@ -292,6 +293,11 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
   if (config.vision && !fs::exists(out / "preprocessor_config.json") && !fs::exists(out / "processor_config.json"))
     io::write_file(out / "preprocessor_config.json",
                    media::image_processor_json({.tile_size = config.vision->image_size}).dump(2) + "\n");
+  if (const Json& changes = checkpoint.state.at("generation"); changes.is_object()) {
+    Json generation = read_json_file(out / "generation_config.json");
+    generation.update(changes);
+    io::write_file(out / "generation_config.json", generation.dump(2) + "\n");
+  }
   return checkpoint.step;
 }
 
