@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <type_traits>
 
 #include "base/error.h"
 #include "checkpoint/tensor_models.h"
@@ -57,7 +58,6 @@ void Learner::begin_stage(const arch::Llama4Config& config, const StageConfig& s
     if (learns && !optimizer_.parameters().contains(row.name))
       optimizer_.add(row.name, masters_.at(row.name), is_decayed(row));
   }
-  if (stage.optimizer.reset) optimizer_.reset();
   if (stage.balance.bias_rate == 0) bias_.clear();
   for (const arch::LayerPlan& plan : arch::layer_plan(config.text))
     if (plan.moe && stage.balance.bias_rate > 0 && !bias_.contains(plan.index))
@@ -137,9 +137,8 @@ void Learner::fold_gradients() {
   }
 }
 
-// Sums over the ranks: gradients, routed rows, losses. A parameter that no rank has a gradient of stays untouched.
-void Learner::reduce(StepResult& result) {
-  if (comm_->size() == 1) return;
+// Sums over the ranks. A parameter that no rank has a gradient of stays untouched.
+void Learner::reduce_gradients() {
   at::Tensor has = at::zeros({static_cast<int64_t>(rows_.size())}, at::kLong);
   for (size_t i = 0; i < rows_.size(); ++i) has[static_cast<int64_t>(i)] = gradients_.contains(rows_[i].name) ? 1 : 0;
   comm_->all_reduce_sum(has);
@@ -149,16 +148,35 @@ void Learner::reduce(StepResult& result) {
     if (!gradient.defined()) gradient = at::zeros_like(masters_.at(rows_[i].name));
     comm_->all_reduce_sum(gradient);
   }
-  const auto reduce_counts = [&](std::vector<int64_t>& counts) {
-    at::Tensor sum = at::tensor(counts, at::kLong);
-    comm_->all_reduce_sum(sum);
-    counts.assign(sum.const_data_ptr<int64_t>(), sum.const_data_ptr<int64_t>() + sum.numel());
+}
+
+// One fp64 tensor of all losses and counts; a rank without a micro-batch adds zeros.
+void Learner::reduce_statistics(StepResult& result) {
+  constexpr size_t kMaxBuckets = 32;  // of positions, which are int32
+  const arch::TextConfig& text = model_->config().text;
+  result.by_position.resize(kMaxBuckets);
+  result.routing.resize(text.num_hidden_layers);
+  for (const arch::LayerPlan& plan : arch::layer_plan(text))
+    if (plan.moe)
+      for (auto* rows : {&result.routing[plan.index].expert_rows, &result.routing[plan.index].expert_image_rows})
+        rows->resize(text.num_local_experts);
+  const auto each = [&](auto&& visit) {
+    visit(result.auxiliary_loss);
+    for (auto* sums : {&result.by_source, &result.by_position})
+      for (LossSum& sum : *sums) visit(sum.nll), visit(sum.targets);
+    for (model::RoutingStatistics& layer : result.routing) {
+      for (auto* rows : {&layer.expert_rows, &layer.expert_image_rows})
+        for (int64_t& count : *rows) visit(count);
+      visit(layer.entropy_sum), visit(layer.bias_flips), visit(layer.tokens);
+    }
   };
-  for (model::RoutingStatistics& layer : result.routing) {
-    if (layer.expert_rows.empty()) continue;
-    reduce_counts(layer.expert_rows);
-    reduce_counts(layer.expert_image_rows);
-  }
+  std::vector<double> values;
+  each([&](auto& value) { values.push_back(static_cast<double>(value)); });
+  at::Tensor sum = at::tensor(values, at::kDouble);
+  comm_->all_reduce_sum(sum);
+  const double* next = sum.const_data_ptr<double>();
+  each([&](auto& value) { value = static_cast<std::remove_reference_t<decltype(value)>>(*next++); });
+  while (!result.by_position.empty() && result.by_position.back().targets == 0) result.by_position.pop_back();
 }
 
 StepResult Learner::step(const StepBatch& batch, double learning_rate, size_t num_sources, int64_t step_number) {
@@ -169,7 +187,10 @@ StepResult Learner::step(const StepBatch& batch, double learning_rate, size_t nu
   for (size_t i = 0; i < batch.micro.size(); ++i)
     if (static_cast<int>(i) % comm_->size() == comm_->rank())
       run_micro_batch(batch.micro[i], batch, std::max<int64_t>(1, batch.num_targets), result);
-  reduce(result);
+  if (comm_->size() > 1) {
+    reduce_gradients();
+    reduce_statistics(result);
+  }
   LossSum all;
   for (const LossSum& source : result.by_source) {
     all.nll += source.nll;
@@ -213,7 +234,8 @@ std::string Learner::first_offender(const StepBatch& batch) {
   const c10::NoGradGuard no_grad;
   for (size_t i = 0; i < batch.micro.size(); ++i) {
     model::Trace trace;
-    model_->hidden(batch_of(batch.micro[i]), &trace);
+    model::TrainingPass pass = new_pass();
+    model_->hidden(batch_of(batch.micro[i]), &trace, &pass);
     for (const std::string& name : trace_order(model_->config().text.num_hidden_layers)) {
       const auto found = trace.find(name);
       if (found != trace.end() && found->second.is_floating_point() && !all_finite(found->second))

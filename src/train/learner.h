@@ -50,7 +50,7 @@ class Learner {
   Learner(std::map<std::string, at::Tensor> masters, at::ScalarType compute, std::unique_ptr<parallel::Comm> comm);
 
   /// Builds the model with `config` (the masters' shapes; rope and context may differ from stage to stage) and says
-  /// which parts learn.
+  /// which parts learn. Moments are kept, also of parts that are frozen now.
   void begin_stage(const arch::Llama4Config& config, const StageConfig& stage, bool recompute);
 
   /// Throws NotFinite. `learning_rate` is this step's.
@@ -68,7 +68,8 @@ class Learner {
  private:
   void run_micro_batch(const MicroBatch& micro, const StepBatch& batch, int64_t total_targets, StepResult& result);
   void fold_gradients();
-  void reduce(StepResult& result);
+  void reduce_gradients();
+  void reduce_statistics(StepResult& result);
   [[noreturn]] void report_not_finite(const StepBatch& batch, int64_t step_number, double loss);
   std::string first_offender(const StepBatch& batch);
   model::TrainingPass new_pass() const;

@@ -104,6 +104,12 @@ RunLog::~RunLog() {
     if (fd >= 0) ::close(fd);
 }
 
+void RunLog::sync() const {
+  if (::fsync(metrics_) != 0)
+    fail((dir_ / "metrics.jsonl").string(), "cannot be written: {}; free some space, then go on with --resume",
+         std::strerror(errno));
+}
+
 void RunLog::write(const StepReport& report, const std::vector<std::string>& source_names, bool details) {
   const std::string line = metrics_line(report, source_names, details) + "\n";
   write_all(metrics_, line, dir_ / "metrics.jsonl");

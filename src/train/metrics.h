@@ -62,6 +62,8 @@ class RunLog {
 
   void write(const StepReport& report, const std::vector<std::string>& source_names, bool details);
   int64_t metrics_bytes() const { return metrics_bytes_; }
+  /// Until what was written is on disk: a checkpoint must not be older news than the metrics it counts on.
+  void sync() const;
 
  private:
   std::filesystem::path dir_;

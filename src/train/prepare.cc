@@ -59,6 +59,10 @@ void check_vocabulary(const Prepared& prepared, std::string_view where) {
   if (prepared.tokenizer->vocab_size() > prepared.config.text.vocab_size)
     fail(where, "the tokenizer has {} entries, the model's vocabulary {}; use the model's own tokenizer",
          prepared.tokenizer->vocab_size(), prepared.config.text.vocab_size);
+  const int64_t patch = id_of(*prepared.tokenizer, "<|patch|>");
+  if (prepared.config.vision && patch != prepared.config.image_token_id)
+    fail(where, "<|patch|> is {} in the tokenizer, {} in the model; use the model's own tokenizer", patch,
+         prepared.config.image_token_id);
 }
 
 data::Encoding encoding_of(const Prepared& prepared) {

@@ -59,7 +59,16 @@ void visit(V& v, Top& top) {
   v("steps", top.steps, "");
 }
 
+// The "name" of a table, where it is a text.
+std::string name_in(const Json& json) {
+  if (!json.is_object() || !json.contains("name") || !json["name"].is_string()) return "";
+  return json["name"].get<std::string>();
+}
+
+// What is no table is left for the reader to refuse.
 Json merged(Json base, const Json& change) {
+  if (!base.is_object()) return base;
+  if (!change.is_object()) return change;
   for (const auto& [key, value] : change.items()) base[key] = value;
   return base;
 }
@@ -80,7 +89,7 @@ void override_one(Json& json, const std::string& text, std::string_view where) {
     if (at->is_array()) {
       Json* found = nullptr;
       for (Json& item : *at)
-        if (item.is_object() && item.value("name", "") == parts[i]) found = &item;
+        if (name_in(item) == parts[i]) found = &item;
       if (found == nullptr) fail(where, "{}: no {} is called '{}'", text, parts[i - 1], parts[i]);
       at = found;
       continue;
@@ -217,9 +226,7 @@ StageConfig read_stage(const Json& json, const Tables& base, std::string_view wh
   StageConfig stage;
   Tables own;
   WithTables both{stage, own};
-  const std::string name = json.is_object() && json.contains("name") && json["name"].is_string()
-                               ? json["name"].get<std::string>()
-                               : fmt::format("{}", number);
+  const std::string given = name_in(json), name = given.empty() ? fmt::format("{}", number) : given;
   stage.name = name;
   const std::string path = "stage." + name;
   FieldReader reader(json, where, path);
@@ -257,7 +264,7 @@ Recipe parse_recipe(std::string_view toml, std::string_view where, const fs::pat
   read_fields(recipe.validation, validation, where, "validation");
   for (const Json& item : array_of(source, where, "source")) {
     SourceConfig config;
-    read_fields(config, item, where, "source." + (item.is_object() ? item.value("name", "") : ""));
+    read_fields(config, item, where, "source." + name_in(item));
     for (std::string& file : config.files) resolve_path(file, base);
     resolve_path(config.dataset, base);
     resolve_path(config.file, base);

@@ -50,6 +50,7 @@ class Run {
     open_directory();
     prepared_ = prepare_model(recipe_, dir_);
     prepare_data(recipe_, dir_, prepared_);
+    plan_stages();
     start_or_resume();
     const double peak = measured_peak_flops(compute_dtype(recipe_));
     at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/true);
@@ -64,7 +65,7 @@ class Run {
     }
     save(writer);
     writer.wait();
-    if (!fs::exists(dir_ / "model" / "config.json")) export_run(dir_, -1, dir_ / "model", at::kBFloat16);
+    export_model();
     return Outcome::kFinished;
   }
 
@@ -78,7 +79,9 @@ class Run {
     const fs::path path = dir_ / "recipe.json";
     if (options_.resume && !fs::exists(path))
       fail(dir_.string(), "holds no run to resume; leave out --resume to start one");
-    if (fs::exists(path)) {
+    // Before its first step a recipe may still be corrected.
+    const bool begun = fs::exists(dir_ / "metrics.jsonl") || !checkpoint_steps(dir_ / "checkpoints").empty();
+    if (begun && fs::exists(path)) {
       if (!options_.resume)
         fail(dir_.string(), "holds a run already; go on with --resume, or choose another directory with out=DIR");
       const std::string difference = first_difference(read_json_file(path), json);
@@ -91,6 +94,37 @@ class Run {
     fs::create_directories(dir_, error);
     if (error) fail(dir_.string(), "cannot be made: {}; choose another with out=DIR", error.message());
     io::write_file(path, json.dump(2) + "\n");
+  }
+
+  // Before the first step, so that no stage is refused hours later.
+  void plan_stages() {
+    for (size_t i = 0; i < recipe_.stages.size(); ++i) {
+      const StageConfig& stage = recipe_.stages[i];
+      configs_.push_back(stage_config(prepared_.config, stage, where_));
+      const int64_t context = configs_.back().text.max_position_embeddings;
+      if (stage.batch.sequence_length > context)
+        fail(where_,
+             "stage '{}' has sequences of {} tokens, the model's max_position_embeddings is {}; set it in "
+             "[stage.model]",
+             stage.name, stage.batch.sequence_length, context);
+      mixtures_.push_back(stage_mixture(recipe_, i, prepared_));
+    }
+  }
+
+  // Whole or not at all: a run that was killed meanwhile writes it again.
+  void export_model() const {
+    const fs::path model = dir_ / "model", made = dir_ / "model.tmp";
+    if (fs::exists(model)) return;
+    fs::remove_all(made);
+    export_run(dir_, -1, made, at::kBFloat16);
+    fs::rename(made, model);
+  }
+
+  Json data_hashes() const {
+    Json hashes = Json::object();
+    for (size_t i = 0; i < recipe_.sources.size(); ++i)
+      hashes[recipe_.sources[i].name] = prepared_.datasets[i]->content_hash();
+    return hashes;
   }
 
   void start_or_resume() {
@@ -115,7 +149,12 @@ class Run {
 
   void restore(const Checkpoint& checkpoint) {
     const Json& state = checkpoint.state;
-    step_ = checkpoint.step;
+    const Json hashes = data_hashes();
+    for (const auto& [name, hash] : state.at("data").items())
+      if (hashes.at(name) != hash)
+        fail(where_, "the data of source '{}' are not those that {} was trained on; start another run with out=DIR",
+             name, dir_.string());
+    step_ = saved_step_ = checkpoint.step;
     stage_ = state.at("stage").get<size_t>();
     stage_step_ = state.at("stage_step").get<int64_t>();
     next_sample_ = state.at("next_sample").get<uint64_t>();
@@ -138,6 +177,7 @@ class Run {
 
   void save(CheckpointWriter& writer) {
     if (step_ == saved_step_) return;
+    log_->sync();
     Checkpoint checkpoint;
     checkpoint.step = step_;
     for (const auto& [name, tensor] : learner_->masters()) checkpoint.tensors["weights/" + name] = tensor;
@@ -158,6 +198,7 @@ class Run {
                         {"norms", norms_.state()},
                         {"dead_experts", dead_.state()},
                         {"adam_steps", adam_steps},
+                        {"data", data_hashes()},
                         {"config", arch::config_to_hf(stage_config_)},
                         {"tokenizer", prepared_.tokenizer_dir.string()},
                         {"generation", recipe_.model.generation}};
@@ -168,14 +209,10 @@ class Run {
   // False when interrupted.
   bool run_stage(CheckpointWriter& writer, double peak) {
     const StageConfig& stage = recipe_.stages[stage_];
-    stage_config_ = stage_config(prepared_.config, stage, where_);
-    const int64_t context = stage_config_.text.max_position_embeddings;
-    if (stage.batch.sequence_length > context)
-      fail(where_,
-           "stage '{}' has sequences of {} tokens, the model's max_position_embeddings is {}; set it in [stage.model]",
-           stage.name, stage.batch.sequence_length, context);
+    stage_config_ = configs_[stage_];
     learner_->begin_stage(stage_config_, stage, recipe_.recompute);
-    const auto mixture = stage_mixture(recipe_, stage_, prepared_);
+    if (stage.optimizer.reset && stage_step_ == 0) learner_->optimizer().reset();
+    const auto& mixture = mixtures_[stage_];
     source_names_.clear();
     for (const data::MixtureSource& source : mixture->sources()) source_names_.push_back(source.name);
     BatchLoader loader(mixture, stage.batch, prepared_.image_processor, next_sample_);
@@ -265,7 +302,9 @@ class Run {
   std::unique_ptr<Learner> learner_;
   std::unique_ptr<RunLog> log_;
   arch::Llama4Config stage_config_;
-  std::vector<std::string> source_names_;  // of the stage
+  std::vector<arch::Llama4Config> configs_;                     // [stages]
+  std::vector<std::shared_ptr<const data::Mixture>> mixtures_;  // [stages]
+  std::vector<std::string> source_names_;                       // of the stage
   size_t stage_ = 0;
   int64_t step_ = 0, stage_step_ = 0, steps_here_ = 0, all_tokens_ = 0, saved_step_ = -1;
   uint64_t next_sample_ = 0;
