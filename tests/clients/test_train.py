@@ -1,0 +1,125 @@
+"""What puna train leaves behind, read by transformers; starting from a checkpoint; clear ends of bad runs."""
+import json
+import math
+import pathlib
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from train_support import PUNA, checkpoints, metrics, train, write_recipe
+
+GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "data" / "ckpt" / "a_scout"
+STEPS = 30
+SHORT = [f"stage.short.steps={STEPS}", "stage.long.steps=1", "stage.long.schedule.decay_steps=0"]
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("recipe"))
+
+
+@pytest.fixture(scope="module")
+def run(recipe, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    train(recipe, out, *SHORT)
+    return out
+
+
+def test_transformers_loads_the_exported_model(run, tmp_path):
+    from transformers import AutoTokenizer, Llama4ForConditionalGeneration
+    model_dir = tmp_path / "model"
+    subprocess.run([PUNA, "export", run, "--out", model_dir, "--dtype", "fp32"], check=True, capture_output=True)
+    model, info = Llama4ForConditionalGeneration.from_pretrained(
+        str(model_dir), dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
+    assert not {k: v for k, v in info.items() if v}
+    tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
+    text = "The quick brown fox: 12 + 30 = 42. Caf\u00e9\n\n  jumps"
+    said = subprocess.run([PUNA, "tokenize", "--model", model_dir, "--text", text, "--json"], check=True, capture_output=True)
+    assert json.loads(said.stdout)["ids"] == tokenizer.encode(text, add_special_tokens=False)
+    ids = torch.tensor(([tokenizer.bos_token_id] + tokenizer.encode(text, add_special_tokens=False)) * 4)
+    save_file({"ids": ids.to(torch.int64)}, str(tmp_path / "ids.safetensors"))
+    subprocess.run([PUNA, "golden", "--ckpt", model_dir, "--ids", tmp_path / "ids.safetensors", "--key", "ids", "--out",
+                    tmp_path / "out.safetensors"], check=True, capture_output=True)
+    with torch.no_grad():
+        expected = model.eval()(input_ids=ids[None], use_cache=False).logits[0]
+    found = load_file(str(tmp_path / "out.safetensors"))["logits.all"]
+    assert len(ids) > 96, "more than a chunk"
+    assert float((found - expected).abs().max()) < 1e-4
+
+
+def test_the_run_directory_has_the_model_in_bf16(run):
+    weights = load_file(str(run / "model" / "model.safetensors"))
+    assert all(t.dtype == torch.bfloat16 for t in weights.values())
+    wide = load_file(str(next(checkpoints(run)[-1].glob("*.safetensors"))))
+    name = "model.layers.1.feed_forward.experts.down_proj"
+    assert torch.equal(weights["language_model." + name], wide["weights/" + name].bfloat16())
+
+
+def test_a_step_that_was_kept_can_be_exported(run, tmp_path):
+    steps = [int(p.name[5:]) for p in checkpoints(run)]
+    subprocess.run([PUNA, "export", run, "--out", tmp_path / "early", "--step", str(steps[0])], check=True, capture_output=True)
+    early, last = (load_file(str(d / "model.safetensors")) for d in (tmp_path / "early", run / "model"))
+    assert early.keys() == last.keys() and any(not torch.equal(early[k], last[k]) for k in early)
+    said = subprocess.run([PUNA, "export", run, "--out", tmp_path / "none", "--step", "7"], capture_output=True, text=True)
+    assert said.returncode == 1 and "step-00000007" in said.stderr
+    # The recipe said what the model is like in the second stage.
+    config = json.loads((run / "model" / "config.json").read_text())
+    assert config["text_config"]["attention_chunk_size"] == 96
+
+
+def test_learning_goes_on_from_a_checkpoint(recipe, run, tmp_path):
+    text = recipe.read_text()
+    begin, end = text.index("[model]"), text.index("[optimizer]")
+    other = recipe.parent / "more.toml"
+    other.write_text(text[:begin] + f'[model]\nfrom = "{run / "model"}"\n' + text[end:].replace("model = {ntk_factor = 4.0, attention_chunk_size = 96}", ""))
+    train(other, tmp_path / "more", *SHORT, "--max-steps", 2)
+    vocabulary = json.loads((run / "model" / "config.json").read_text())["text_config"]["vocab_size"]
+    before, first = metrics(run)[0], metrics(tmp_path / "more")[0]
+    assert abs(before["loss"] - math.log(vocabulary)) < 0.5
+    assert first["targets"] == before["targets"], "the same documents"
+    assert first["loss"] < before["loss"] - 1, (before, first)
+
+
+def test_a_tokenizer_of_another_model_is_refused(recipe, run, tmp_path):
+    text = recipe.read_text()
+    begin, end = text.index("[model]"), text.index("[optimizer]")
+    other = recipe.parent / "wrong.toml"
+    other.write_text(text[:begin] + f'[model]\nfrom = "{GOLDEN}"\ntokenizer = "{run / "model"}"\n' + text[end:])
+    said = train(other, tmp_path / "wrong", *SHORT, status=1)
+    assert "tokenizer" in said and "own tokenizer" in said, said
+    other.write_text(text.replace("vocab_size = 400", f'tokenizer = "{run / "none"}"'))
+    said = train(other, tmp_path / "none", *SHORT, status=1)
+    assert str(run / "none") in said, said
+
+
+def test_data_that_run_out_end_the_run_clearly(recipe, tmp_path):
+    text = recipe.read_text().replace('documents = 200', 'documents = 200\nmax_epochs = 1')
+    short = recipe.parent / "short.toml"
+    short.write_text(text)
+    out = tmp_path / "run"
+    said = train(short, out, "stage.short.weights={arithmetic=1}", "stage.short.steps=200", "stage.short.schedule.warmup_steps=0", status=1)
+    assert "arithmetic" in said and "epoch" in said, said
+    done = len(metrics(out))
+    assert done > 3
+    assert int(checkpoints(out)[-1].name[5:]) == done, "what was learned is saved"
+    subprocess.run([PUNA, "export", out, "--out", tmp_path / "model"], check=True, capture_output=True)
+
+
+def test_a_recipe_may_be_corrected_before_its_first_step(recipe, tmp_path):
+    train(recipe, tmp_path / "run", "model.config.text_config.hiden_size=64", status=1)
+    train(recipe, tmp_path / "run", "--max-steps", 1)
+    assert "holds a run already" in train(recipe, tmp_path / "run", status=1)
+
+
+def test_unknown_keys_and_shapes_that_cannot_be(recipe, tmp_path):
+    said = train(recipe, tmp_path / "a", "optimiser.beta1=0.5", status=1)
+    assert "optimiser" in said and "'optimizer'" in said
+    said = train(recipe, tmp_path / "b", "model.config.text_config.hiden_size=64", status=1)
+    assert "hiden_size" in said and "'hidden_size'" in said
+    said = train(recipe, tmp_path / "c", "model.config.text_config.num_attention_heads=3", status=1)
+    assert "num_attention_heads" in said or "num_key_value_heads" in said, said
+    said = train(recipe, tmp_path / "d", "stage.long.model={hidden_size=64}", status=1)
+    assert "shape" in said
+    said = train(recipe, tmp_path / "e", "model.vocab_size=100", status=1)
+    assert "vocab_size" in said and "100" in said
