@@ -1,9 +1,11 @@
-// Key-value pairs and a query, as plain documents, to measure what a model finds again at which distance.
+// Key-value pairs and queries, as plain documents, to measure what a model finds again at which distance.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "synth/maker.h"
@@ -15,33 +17,33 @@ namespace {
 constexpr std::array<std::string_view, 16> kValues = {"blue",  "red",   "green", "black", "white", "stone",
                                                       "river", "apple", "fire",  "moon",  "gold",  "tree",
                                                       "bird",  "fish",  "rain",  "snow"};
-/// Rough tokens of the query: letter, two to four digits, sign, value, end.
-constexpr int64_t kQueryTokens = 8;
+constexpr int64_t kTokensOfLine = 3;  // key, value, line end
+constexpr int64_t kMaxPairs = 8, kMaxQueries = 21, kKeys = 100;
 
 class Retrieval : public Maker {
  public:
   explicit Retrieval(int64_t length) : length_(length) {}
 
-  /// "k17: blue; k03: green; ... k17: blue": keys are distinct, and the one asked for lies at a uniform depth.
+  /// Lines "41 blue" of distinct keys, at random places among lines "-- gold"; then the queries, each one of these
+  /// pairs once more. There are at most 8 pairs and 21 queries, whatever the length.
   Draft make(Random& random, Split, int64_t) const override {
-    std::vector<std::string> pairs;
-    std::set<std::string> keys;
-    const int64_t digits = length_ <= 512 ? 2 : 4;
-    const int64_t limit = length_ <= 512 ? 26 * 100 : 26 * 10'000;
-    for (int64_t used = kQueryTokens; used < length_ || pairs.empty();) {
-      if (static_cast<int64_t>(keys.size()) * 2 > limit) break;
-      const std::string key = fmt::format("{}{:0{}}", static_cast<char>('a' + random.below(26)),
-                                          random.below(digits == 2 ? 100 : 10'000), digits);
-      if (!keys.insert(key).second) continue;
-      pairs.push_back(fmt::format("{}: {}", key, random.pick(kValues)));
-      used += rough_tokens(pairs.back()) + 1;
+    const int64_t num_lines = length_ / kTokensOfLine, num_queries = std::min(kMaxQueries, num_lines / 2);
+    const int64_t num_told = num_lines - num_queries, num_pairs = std::min(kMaxPairs, num_told);
+    std::vector<std::string> pairs, lines;
+    std::set<int64_t> keys;
+    while (static_cast<int64_t>(pairs.size()) < num_pairs) {
+      const int64_t key = random.below(kKeys);
+      if (keys.insert(key).second) pairs.push_back(fmt::format("{:02} {}", key, random.pick(kValues)));
     }
-    const std::string& asked = random.pick(pairs);
-    const std::string text = fmt::format("{}; {}", fmt::join(pairs, "; "), asked);
+    lines = pairs;
+    while (static_cast<int64_t>(lines.size()) < num_told) lines.push_back(fmt::format("-- {}", random.pick(kValues)));
+    for (int64_t left = num_told; left > 1; --left)
+      std::swap(lines[static_cast<size_t>(left - 1)], lines[static_cast<size_t>(random.below(left))]);
+    for (int64_t i = 0; i < num_queries; ++i) lines.push_back(random.pick(pairs));
     Draft draft;
-    add_turn(draft.record, text::Role::kUser, text);
+    draft.content = fmt::format("{}", fmt::join(lines, "\n"));
+    add_turn(draft.record, text::Role::kUser, draft.content);
     draft.what = "pairs";
-    draft.content = fmt::format("{} {}", asked, text.substr(0, 60));
     return draft;
   }
 
