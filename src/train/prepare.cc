@@ -183,7 +183,7 @@ arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfi
 
 std::unique_ptr<checkpoint::ModelSource> initial_weights(const Recipe& recipe, const arch::Llama4Config& config) {
   if (!recipe.model.from.empty()) return checkpoint::open_model(recipe.model.from);
-  return checkpoint::random_model(config, recipe.seed);
+  return checkpoint::random_model(config, recipe.seed, recipe.model.embedding_deviation);
 }
 
 std::shared_ptr<const data::Mixture> stage_mixture(const Recipe& recipe, size_t stage, const Prepared& prepared) {

@@ -176,6 +176,8 @@ void check_source(const SourceConfig& s, std::string_view where) {
 void check_recipe(const Recipe& r, std::string_view where) {
   check_one_of(where, "precision", r.precision, {"float32", "float64", "bfloat16"});
   check_number(r.threads >= 0 && r.threads <= 1024, where, "threads", r.threads, "from 0 to 1024");
+  check_number(r.model.embedding_deviation > 0 && r.model.embedding_deviation <= 100, where,
+               "model.embedding_deviation", r.model.embedding_deviation, "above 0, up to 100");
   check_number(r.checkpoint.every >= 0, where, "checkpoint.every", static_cast<double>(r.checkpoint.every),
                "0 or more");
   check_number(r.checkpoint.keep_last >= 0, where, "checkpoint.keep_last", r.checkpoint.keep_last, "0 or more");

@@ -87,12 +87,13 @@ struct StageConfig {
 };
 
 struct ModelConfig {
-  std::string from;            // a checkpoint to start from, any format; "": random weights
-  std::string tokenizer;       // file or directory; "": beside `from`, or trained (vocab_size)
-  int64_t vocab_size = 0;      // train a tokenizer of so many entries on the sources; 0: none
-  bool single_digits = false;  // of a trained tokenizer: an ASCII digit joins nothing
-  Json config;                 // Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer
-  Json generation;             // keys of the exported generation_config.json: do_sample, temperature, top_p, top_k
+  std::string from;                   // a checkpoint to start from, any format; "": random weights
+  std::string tokenizer;              // file or directory; "": beside `from`, or trained (vocab_size)
+  int64_t vocab_size = 0;             // train a tokenizer of so many entries on the sources; 0: none
+  bool single_digits = false;         // of a trained tokenizer: an ASCII digit joins nothing
+  double embedding_deviation = 0.02;  // of random weights
+  Json config;      // Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer
+  Json generation;  // keys of the exported generation_config.json: do_sample, temperature, top_p, top_k
 };
 
 struct Recipe {

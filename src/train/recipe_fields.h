@@ -88,6 +88,7 @@ void visit(V& v, ModelConfig& c) {
   v("tokenizer", c.tokenizer, "file or directory; absent: beside `from`, or trained");
   v("vocab_size", c.vocab_size, "entries of a tokenizer trained on the sources; 0: none");
   v("single_digits", c.single_digits, "of a trained tokenizer: every ASCII digit is a token of its own");
+  v("embedding_deviation", c.embedding_deviation, "of random weights; near 1, small models learn to look up sooner");
   v("generation", c.generation, "keys of the exported generation_config.json, such as {do_sample = false}");
   v("config", c.config, "Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer");
 }
