@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/suggest.h"
+#include "io/base64.h"
 #include "io/text.h"
 
 namespace puna::data {
@@ -40,28 +41,10 @@ const Json& list_of(const Json& value, const char* what, std::string_view where)
   return value;
 }
 
-int base64_value(char c) {
-  if (c >= 'A' && c <= 'Z') return c - 'A';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
-  if (c >= '0' && c <= '9') return c - '0' + 52;
-  return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
-std::string decode_base64(std::string_view text, std::string_view where) {
-  const auto bad = [&] { fail(where, "'data' is not base64"); };
-  if (text.size() % 4 != 0) bad();
-  const size_t padding = text.ends_with("==") ? 2 : text.ends_with("=") ? 1 : 0;
-  text.remove_suffix(padding);
-  std::string bytes;
-  uint32_t bits = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const int value = base64_value(text[i]);
-    if (value < 0) bad();
-    bits = bits << 6 | static_cast<uint32_t>(value);
-    const size_t held = i % 4 * 2;  // bits of the byte that this character completes
-    if (i % 4 != 0) bytes.push_back(static_cast<char>(bits >> (6 - held)));
-  }
-  return bytes;
+std::string bytes_of(const std::string& base64, std::string_view where) {
+  auto bytes = io::decode_base64(base64);
+  if (!bytes) fail(where, "the 'data' of an image is not base64");
+  return *std::move(bytes);
 }
 
 text::Role role_of(const std::string& name, std::string_view where) {
@@ -90,7 +73,7 @@ void add_part(const Json& json, Record& record, const std::string& where, const 
   if (json.contains("path"))
     record.images.push_back(read_image(text_of(json["path"], "path", where)));
   else
-    record.images.push_back(decode_base64(text_of(json["data"], "data", where), where));
+    record.images.push_back(bytes_of(text_of(json["data"], "data", where), where));
   parts.emplace_back(text::ImagePart{record.images.size() - 1});
 }
 

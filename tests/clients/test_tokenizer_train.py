@@ -17,9 +17,9 @@ DIGITS = "0123456789"
 
 WORDS = ("the of and to in that is was he for it with as his on be at by had not are but from or have an they which one you were "
          "token tokens tokenizer training trained mixture expert experts router routed attention "
-         "HTTPServer snake_case camelCase don't it's WE'LL I'M naïve Zürich straße ﬁn Ünïcödé ĳ Ǆ ʰmod ª "
-         "你好 世界 日本語 ありがとう 안녕하세요 привет мир γειά नमस्ते สวัสดี مرحبا שלום e\u0301 a\u0308\u0301 \u0301x "
-         "12 123 1234 3.14159 ٣٤٥ ² Ⅻ 🦙 👩‍👩‍👧 -> == ... //// #### {}; --- \\n \u00a0 \u2003 \u200b").split(" ")
+         "HTTPServer snake_case camelCase don't it's WE'LL I'M na\u00efve Z\u00fcrich stra\u00dfe \ufb01n \u00dcn\u00efc\u00f6d\u00e9 \u0133 \u01c4 \u02b0mod \u00aa "
+         "\u4f60\u597d \u4e16\u754c \u65e5\u672c\u8a9e \u3042\u308a\u304c\u3068\u3046 \uc548\ub155\ud558\uc138\uc694 \u043f\u0440\u0438\u0432\u0435\u0442 \u043c\u0438\u0440 \u03b3\u03b5\u03b9\u03ac \u0928\u092e\u0938\u094d\u0924\u0947 \u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \u0645\u0631\u062d\u0628\u0627 \u05e9\u05dc\u05d5\u05dd e\u0301 a\u0308\u0301 \u0301x "
+         "12 123 1234 3.14159 \u0663\u0664\u0665 \u00b2 \u216b \U0001f999 \U0001f469\u200d\U0001f469\u200d\U0001f467 -> == ... //// #### {}; --- \\n \u00a0 \u2003 \u200b").split(" ")
 
 
 def words(rng, count):
@@ -83,7 +83,7 @@ def ids_of_puna(out, text, specials="text"):
 
 
 @pytest.mark.parametrize("kind,seed,tokens", [("words", 1, 300), ("words", 2, 500), ("characters", 3, 400), ("characters", 4, 600)]
-                         + [("letters", seed, 256 + 3 * (seed - 4)) for seed in range(5, 30)])
+                         + [("letters", seed, 256 + 5 * (seed - 4)) for seed in range(5, 20)])
 def test_learns_what_the_library_learns(tmp_path, kind, seed, tokens):
     texts = corpus(kind, seed)
     expected = theirs(texts, tokens, min_frequency=1).get_vocab()
@@ -111,13 +111,14 @@ def test_the_library_reads_the_same_ids(tmp_path, kind, specials):
     out, _ = train(tmp_path, corpus(kind, 31), tokens, "--min-frequency", 1, specials=specials)
     library = Tokenizer.from_file(str(out / "tokenizer.json"))
     assert library.get_vocab_size() == tokens + SPECIALS[specials]
-    unseen = ["\n".join(corpus(k, 77)) for k in ("words", "letters", "characters")]
-    for text in unseen + ["", " ", "a" * 5000, "<|eot", "\u2028\u2029 \x00\x7f"]:
-        ids = ids_of_puna(out, text)
-        assert library.encode(text, add_special_tokens=False).ids == ids
-        assert library.decode(ids, skip_special_tokens=False) == text
-    for text in ["<|begin_of_text|>abc<|eot|><|eot|> <|image|><|patch|>x", "<|header_start|>user<|header_end|>\n\n"]:
-        assert library.encode(text, add_special_tokens=False).ids == ids_of_puna(out, text, "parse")
+    unseen = ["\n".join(corpus(k, 77)) for k in ("words", "letters", "characters")] + [" ", "a" * 5000, "<|eot", "\u2028\u2029 \x00\x7f"]
+    text = "\n".join(unseen)
+    ids = ids_of_puna(out, text)
+    assert library.encode(text, add_special_tokens=False).ids == ids
+    assert library.decode(ids, skip_special_tokens=False) == text
+    # Between special tokens each of them stands alone, without a neighbour that it could merge with.
+    text = "<|eot|>".join(unseen) + "<|begin_of_text|>abc<|eot|><|eot|> <|image|><|patch|>x<|header_start|>user<|header_end|>\n\n"
+    assert library.encode(text, add_special_tokens=False).ids == ids_of_puna(out, text, "parse")
 
 
 @pytest.mark.parametrize("specials", ["compact", "full"])
@@ -125,11 +126,11 @@ def test_transformers_opens_the_directory(tmp_path, specials):
     from transformers import AutoTokenizer
     out, _ = train(tmp_path, corpus("words", 41), 500, specials=specials)
     tokenizer = AutoTokenizer.from_pretrained(str(out))
-    ids = ids_of_puna(out, "It's the tokenizer of 日本語, 12345.")
-    assert tokenizer.encode("It's the tokenizer of 日本語, 12345.", add_special_tokens=False) == ids
-    for name, token in (("bos", "<|begin_of_text|>"), ("eos", "<|eot|>"), ("pad", "<|finetune_right_pad|>")):
-        assert getattr(tokenizer, name + "_token") == token
-        assert ids_of_puna(out, token, "parse") == [getattr(tokenizer, name + "_token_id")]
+    ids = ids_of_puna(out, "It's the tokenizer of \u65e5\u672c\u8a9e, 12345.")
+    assert tokenizer.encode("It's the tokenizer of \u65e5\u672c\u8a9e, 12345.", add_special_tokens=False) == ids
+    specials = {"bos": "<|begin_of_text|>", "eos": "<|eot|>", "pad": "<|finetune_right_pad|>"}
+    assert {name: getattr(tokenizer, name + "_token") for name in specials} == specials
+    assert ids_of_puna(out, "".join(specials.values()), "parse") == [getattr(tokenizer, name + "_token_id") for name in specials]
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], add_generation_prompt=True, tokenize=False)
     assert prompt == ("<|begin_of_text|><|header_start|>user<|header_end|>\n\nhello<|eot|>"
                       "<|header_start|>assistant<|header_end|>\n\n")
@@ -162,13 +163,14 @@ def test_report_counts_the_text(tmp_path):
     texts = corpus("words", 71)
     out, report = train(tmp_path, texts, 450)
     assert report["bytes"] == sum(len(t.encode()) for t in texts)
-    assert report["tokens"] == sum(len(ids_of_puna(out, t)) for t in texts)
+    library = Tokenizer.from_file(str(out / "tokenizer.json"))
+    assert report["tokens"] == sum(len(library.encode(t, add_special_tokens=False).ids) for t in texts)
     assert report["tokens_per_byte"] == pytest.approx(report["tokens"] / report["bytes"])
     assert report["vocab_size"] == 471 and report["ranks"] == 450 and report["specials"] == 21
 
 
 def test_invalid_utf8_is_text_too(tmp_path):
-    (tmp_path / "latin").write_bytes("größer größer größer".encode("latin-1") + b"\xff\xfe\x00\xc3")
+    (tmp_path / "latin").write_bytes("gr\u00f6\u00dfer gr\u00f6\u00dfer gr\u00f6\u00dfer".encode("latin-1") + b"\xff\xfe\x00\xc3")
     run = puna("tokenizer", "train", "--vocab-size", 279, "--specials", "compact", "--out", tmp_path / "out", "--json", tmp_path / "latin")
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["bytes"] == 24
