@@ -8,14 +8,12 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/limits.h"
 #include "engine/loaded_model.h"
 #include "io/image.h"
 #include "text/chat.h"
 
 namespace puna::engine {
-
-/// Images that one prompt may hold (the number the released models were trained with).
-inline constexpr size_t kMaxImages = 48;
 
 /// One image, processed and encoded.
 struct EncodedImage {

@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 #include "base/suggest.h"
-#include "engine/prompt.h"
+#include "engine/limits.h"
 #include "eval/answer.h"
 #include "io/base64.h"
 #include "io/file.h"
