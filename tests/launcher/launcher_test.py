@@ -116,7 +116,10 @@ class LauncherTest(unittest.TestCase):
     def test_a_source_changed_during_the_build_is_built_next_time(self):
         build = subprocess.Popen([self.root / "puna", "x"], env=self.environment({"FAKE_SECONDS": "1"}),
                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(0.7)
+        log, deadline = self.fake / "log", time.monotonic() + 60
+        while not (log.exists() and "cmake --build" in log.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.02)
         self.source.touch()
         build.wait()
         self.log()
