@@ -13,6 +13,9 @@ struct Exit {
   int status;
 };
 
+/// For a command that is a group of commands: alone, it prints its help and ends with the status of wrong usage.
+void require_command(CLI::App& group);
+
 // Each adds its subcommand to `app`, with help, an example and a callback that runs it.
 void add_chat(CLI::App& app);
 void add_generate(CLI::App& app);

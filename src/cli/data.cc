@@ -229,7 +229,7 @@ void add_generate_data(CLI::App& data) {
 
 void add_data(CLI::App& app) {
   CLI::App* data = app.add_subcommand("data", "Make and look at training data: build, show, generate");
-  data->require_subcommand(1);
+  require_command(*data);
   data->footer("Example:\n  puna data build --model ./scout --out ./my-data chats.jsonl notes/");
   add_build(*data);
   add_show(*data);

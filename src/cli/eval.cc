@@ -47,6 +47,8 @@ std::vector<eval::Task> read_tasks(const EvalFlags& flags) {
   std::vector<fs::path> files;
   for (const std::string& name : flags.tasks) files.push_back(eval::find_task(name, flags.model.model));
   if (flags.tasks.empty()) files = eval::shipped_tasks(flags.model.model);
+  if (files.empty() && !io::path_exists(flags.model.model))
+    fail(flags.model.model, "there is no such file or directory");
   if (files.empty()) fail(flags.model.model, "no tasks come with this model (eval/*.jsonl); give one with --task FILE");
   std::vector<eval::Task> tasks;
   for (const fs::path& file : files) tasks.push_back(eval::read_task(file, flags.limit));
@@ -97,8 +99,12 @@ void run_tasks(const EvalFlags& flags) {
 void run_needles(const EvalFlags& flags) {
   eval::NeedleOptions options = flags.needles;
   options.seed = flags.seed;
-  if (!flags.haystack.empty()) options.haystack = io::read_file(flags.haystack, kMaxHaystackBytes);
+  if (!flags.haystack.empty()) {
+    options.haystack = io::read_file(flags.haystack, kMaxHaystackBytes);
+    if (options.haystack.empty()) fail(flags.haystack, "is empty; leave out --haystack for made-up sentences");
+  }
   const auto items = open_items(flags);
+  if (!flags.plot.empty()) io::AtomicFile(flags.plot);  // throws before the work when nothing can be written there
   const int64_t longest = *std::max_element(options.lengths.begin(), options.lengths.end());
   const engine::LoadedModel loaded = load(flags.model, longest + options.max_tokens);
   const InterruptGuard interrupt;
@@ -166,15 +172,15 @@ void add_eval(CLI::App& app) {
       ->type_name("FILE|NAME")
       ->allow_extra_args(false);
   command->add_option("--limit", flags->limit, "Items of a task at most; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative)
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--temperature", flags->temperature, "0 is greedy")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative)
       ->type_name("X")
       ->capture_default_str();
   command->add_option("--seed", flags->seed, "Of sampling, intervals and needles")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative)
       ->type_name("N")
       ->capture_default_str();
   command->add_option("--items", flags->items, "Also write each item's prompt, answer and score, as JSON lines")

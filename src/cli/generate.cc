@@ -165,7 +165,7 @@ void add_generate(CLI::App& app) {
       ->allow_extra_args(false);
   command->add_flag("--ignore-stop-tokens", flags->ignore_stop_tokens, "Go on past the end of the turn");
   command->add_option("--logprobs", flags->logprobs, "With --json: log-probabilities and N alternatives per token")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative)
       ->type_name("N");
   command->add_flag("--json", flags->json, "One JSON object: text, tokens, usage, timings, stop reason");
   add_sampling_options(*command, flags->sampling);

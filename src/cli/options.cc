@@ -88,6 +88,10 @@ engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bo
   return engine::load_model(load);
 }
 
+std::string not_negative(const std::string& text) {
+  return text.starts_with('-') ? "is " + text + "; it must not be negative" : "";
+}
+
 void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   const std::string group = "Sampling (defaults: the model's generation_config.json, else 0.6 and 0.9)";
   command.add_option("--temperature", options.temperature, "0 is greedy")->type_name("X")->group(group);
@@ -101,9 +105,6 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   command.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: repeat less; 1: off")
       ->type_name("X")
       ->group(group);
-  const auto not_negative = [](const std::string& text) {  // CLI11 would wrap -1 around
-    return text.starts_with('-') ? "--seed is " + text + "; it must not be negative" : std::string();
-  };
   command.add_option("--seed", options.seed, "The same seed gives the same text; default: random")
       ->check(not_negative)
       ->type_name("N")

@@ -36,6 +36,9 @@ std::string model_or_shipped(const ModelOptions& options);
 /// Sets the threads and opens the model (see model_or_shipped); `context_tokens` are what the cache must have room for.
 engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bool need_tokenizer = true);
 
+/// For the check of an option: why its text is refused, or "". CLI11 alone would wrap -1 around for unsigned numbers.
+std::string not_negative(const std::string& text);
+
 struct SamplingOptions {
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::optional<int64_t> top_k;

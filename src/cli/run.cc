@@ -85,6 +85,7 @@ int parse_error(const CLI::App& app, const CLI::ParseError& error) {
   std::replace(message.begin(), message.end(), '\n', ' ');
   std::string where;
   const bool whole_program = &active_command(app, where) == &app;
+  if (dynamic_cast<const CLI::RequiredError*>(&error)) message += fmt::format("; see {} --help", where);
   return complain(fmt::format("[{}] {}", whole_program ? where : where.substr(where.find(' ') + 1), message).c_str(),
                   kUsage);
 }
@@ -118,6 +119,15 @@ bool is_out_of_memory(std::string_view message) {
 std::string first_line(std::string_view text) { return std::string(text.substr(0, text.find('\n'))); }
 
 }  // namespace
+
+void require_command(CLI::App& group) {
+  group.require_subcommand(0, 1);
+  group.callback([&group] {
+    if (!group.get_subcommands().empty()) return;
+    fmt::print(stderr, "{}", group.help("puna"));
+    throw Exit{kUsage};
+  });
+}
 
 void add_commands(CLI::App& app) {
   app.require_subcommand(0, 1);

@@ -61,7 +61,9 @@ void write_whole(const fs::path& dir, const std::vector<std::string>& tokens,
                  const std::vector<std::string>& specials) {
   fs::path temporary = dir;
   temporary += fmt::format(".tmp.{}", getpid());
-  fs::create_directories(temporary);
+  std::error_code error;
+  fs::create_directories(temporary, error);
+  if (error) fail(dir.string(), "cannot be made: {}; choose another --out", error.message());
   try {
     text::write_tokenizer(temporary, tokens, specials);
     fs::rename(temporary, dir);
@@ -168,14 +170,9 @@ void add_tokenizer_train(CLI::App& app) {
 
 void add_tokenizer(CLI::App& app) {
   CLI::App* command = app.add_subcommand("tokenizer", "Make a tokenizer");
-  command->require_subcommand(0, 1);
+  require_command(*command);
   add_tokenizer_train(*command);
   command->footer("Example:\n  puna tokenizer train --vocab-size 4096 --specials compact --out my-tokenizer docs");
-  command->callback([command] {
-    if (!command->get_subcommands().empty()) return;
-    fmt::print(stderr, "{}", command->help("puna"));
-    throw Exit{2};
-  });
 }
 
 }  // namespace puna::cli

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/threads.h"
 #include "train/dry_run.h"
@@ -121,7 +122,8 @@ struct ExportFlags {
 
 void run_export(const ExportFlags& flags) {
   const at::ScalarType dtype = flags.dtype == "fp32" ? at::kFloat : at::kBFloat16;
-  const int64_t step = train::export_run(flags.run, flags.step, flags.out, dtype);
+  const int64_t step = train::export_run(flags.run, flags.step, flags.out, dtype,
+                                         [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
   print_now(fmt::format("Wrote step {} of {} to {}\n", step, flags.run, flags.out));
 }
 
@@ -137,7 +139,7 @@ void add_train(CLI::App& app) {
   command->add_flag("--resume", flags->resume, "Go on from the newest checkpoint of the run");
   command->add_flag("--dry-run", flags->dry_run, "Print parameters, memory, FLOPs, steps and time; train nothing");
   command->add_option("--max-steps", flags->max_steps, "Stop and save after so many steps; 0: no limit")
-      ->check(CLI::NonNegativeNumber)
+      ->check(not_negative)
       ->type_name("N");
   command->add_flag("--keys", flags->keys, "Print every key of a recipe with its default");
   command->add_flag("--json", flags->json, "With --dry-run: one JSON object");

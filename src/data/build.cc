@@ -9,6 +9,7 @@
 #include "data/encode.h"
 #include "data/manifest.h"
 #include "data/vocabulary.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/hash.h"
 
@@ -33,12 +34,6 @@ class DirectoryLock {
  private:
   int fd_;
 };
-
-void make_directory(const fs::path& dir) {
-  std::error_code ec;
-  fs::create_directories(dir, ec);
-  if (ec) fail(dir.string(), "cannot be made: {}", ec.message());
-}
 
 /// Files that a killed build left half written.
 void remove_temporary_files(const fs::path& dir) {
@@ -128,7 +123,7 @@ class Builder {
 void build(RecordSource& records, const Encoding& encoding, const BuildOptions& options) {
   const Manifest wanted{
       records.fingerprint(), encoding_hash(encoding), tokenizer_hash(*encoding.tokenizer), token_range(encoding), {}};
-  make_directory(options.out);
+  io::make_directories(options.out);
   const DirectoryLock lock(options.out);
   const fs::path whole = options.out / kManifestName, partial = options.out / kPartialManifestName;
   if (io::path_exists(whole)) {

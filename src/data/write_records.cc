@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "io/directory.h"
 #include "io/file.h"
 
 namespace puna::data {
@@ -81,14 +82,14 @@ int64_t write_records(RecordSource& records, const fs::path& dir, const std::str
   constexpr int64_t kProgressSteps = 10'000;
   const fs::path file = dir / (name + ".jsonl");
   if (io::path_exists(file)) fail(file.string(), "is already there; remove it, or name another directory");
-  fs::create_directories(dir);
+  io::make_directories(dir);
   io::AtomicFile out(file);
   Progress progress("writing " + name, kProgressSteps);
   int64_t count = 0, num_images = 0;
   while (const auto record = records.next()) {
     std::vector<std::string> paths;
     for (const std::string& image : record->images) {
-      if (num_images == 0) fs::create_directories(dir / (name + "-images"));
+      if (num_images == 0) io::make_directories(dir / (name + "-images"));
       paths.push_back(fmt::format("{}-images/{:06}.{}", name, num_images++, extension_of(image)));
       write_image(dir / paths.back(), image);
     }

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "io/file.h"
+#include "io/text.h"
 #include "train/fields.h"
 #include "train/recipe_fields.h"
 #include "train/toml_file.h"
@@ -164,6 +165,9 @@ void check_stage(const StageConfig& s, std::string_view where, const std::vector
 
 void check_source(const SourceConfig& s, std::string_view where) {
   if (s.name.empty()) fail(where, "a [[source]] has no name");
+  if (s.name.find_first_of(std::string_view("/\0", 2)) != s.name.npos || s.name.starts_with('.'))
+    fail(where, "source '{}' cannot have a directory of this name; name it without '/' and a dot in front",
+         io::printable(s.name));
   const int kinds = !s.files.empty() + !s.generate.empty() + !s.dataset.empty();
   if (kinds != 1) fail(where, "source '{}' needs exactly one of files, generate and dataset", s.name);
   if (!s.generate.empty() && s.documents < 1)

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/hash.h"
 #include "text/bpe_trainer.h"
@@ -59,6 +60,9 @@ void train_tokenizer(const Recipe& recipe, const fs::path& dir) {
   text::PieceCounts pieces;
   for (const SourceConfig& source : recipe.sources)
     if (source.dataset.empty() && !source.validation) count_source(source, pieces);
+  if (pieces.num_distinct() == 0)
+    fail(recipe.path.string(),
+         "no source has text to train a tokenizer on; set 'model.tokenizer' to one that is there");
   text::BpeOptions options;
   options.num_tokens = recipe.model.vocab_size - num_specials;
   options.single_digits = recipe.model.single_digits;
@@ -66,7 +70,7 @@ void train_tokenizer(const Recipe& recipe, const fs::path& dir) {
   if (static_cast<int64_t>(result.tokens.size()) < options.num_tokens)
     fail(recipe.path.string(), "the sources give only {} tokens; 'model.vocab_size' can be {} at most",
          result.tokens.size(), static_cast<int64_t>(result.tokens.size()) + num_specials);
-  fs::create_directories(dir);
+  io::make_directories(dir);
   text::write_tokenizer(dir, result.tokens, specials);
   io::write_file(marker, origin);
 }

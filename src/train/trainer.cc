@@ -116,7 +116,7 @@ class Run {
     const fs::path model = dir_ / "model", made = dir_ / "model.tmp";
     if (fs::exists(model)) return;
     fs::remove_all(made);
-    export_run(dir_, -1, made, at::kBFloat16);
+    export_run(dir_, -1, made, at::kBFloat16, options_.on_note);
     fs::rename(made, model);
   }
 
@@ -316,9 +316,19 @@ class Run {
 
 Outcome train(const Recipe& recipe, const TrainOptions& options) { return Run(recipe, options).go(); }
 
-int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, at::ScalarType dtype) {
+int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, at::ScalarType dtype,
+                   const std::function<void(const std::string&)>& on_note) {
   const fs::path checkpoints = run_dir / "checkpoints";
-  Checkpoint checkpoint = step < 0 ? load_newest_checkpoint(checkpoints, [](const std::string&) {}).checkpoint
+  const std::vector<int64_t> steps = checkpoint_steps(checkpoints);
+  if (!fs::exists(run_dir / "recipe.json")) fail(run_dir.string(), "is no directory of a run of puna train");
+  if (steps.empty())
+    fail(run_dir.string(), "has no checkpoint yet; train on with --resume, or set 'checkpoint.every' in the recipe");
+  if (step >= 0 && std::find(steps.begin(), steps.end(), step) == steps.end())
+    fail(run_dir.string(), "has no checkpoint of step {}; there are {}", step, fmt::join(steps, ", "));
+  const auto tell = [&](const std::string& damaged) {
+    if (on_note) on_note(damaged);
+  };
+  Checkpoint checkpoint = step < 0 ? load_newest_checkpoint(checkpoints, tell).checkpoint
                                    : load_checkpoint(checkpoints / fmt::format("step-{:08}", step));
   const arch::Llama4Config config = arch::config_from_hf(checkpoint.state.at("config"), run_dir.string());
   std::map<std::string, at::Tensor> weights;

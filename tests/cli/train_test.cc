@@ -1,0 +1,105 @@
+// What is wrong with a dataset, a recipe or a run, as a user meets it: one line, and a mended recipe may start.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "io/file.h"
+#include "tests/cli/support.h"
+#include "tests/support/golden.h"
+
+namespace puna::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+constexpr const char* kRecipe = R"(
+steps = 2
+threads = 1
+[model]
+vocab_size = 290
+[model.config]
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+head_dim = 16
+intermediate_size = 32
+intermediate_size_mlp = 32
+num_local_experts = 2
+num_experts_per_tok = 1
+interleave_moe_layer_step = 2
+no_rope_layer_interval = 2
+attention_chunk_size = 32
+max_position_embeddings = 128
+use_qk_norm = true
+rms_norm_eps = 1e-5
+rope_theta = 10000.0
+[batch]
+tokens = 64
+sequence_length = 64
+[[source]]
+name = "sums"
+generate = "arithmetic"
+documents = 50
+)";
+
+class TrainCommand : public testing::Test {
+ protected:
+  TrainCommand() { io::write_file(path("r.toml"), kRecipe); }
+  std::string path(const std::string& name) const { return (dir_.path() / name).string(); }
+  Outcome train(std::vector<std::string> more = {}) const {
+    more.insert(more.begin(), {"train", path("r.toml"), "out=" + path("run")});
+    return puna(more);
+  }
+
+ private:
+  test::TemporaryDirectory dir_;
+};
+
+TEST_F(TrainCommand, WhatIsWrongIsSaidInOneLine) {
+  expect_error(puna({"train"}), 2, "no recipe");
+  expect_error(puna({"train", path("none.toml")}), 1, "none.toml] cannot be opened");
+  expect_error(train({"--max-steps", "-1"}), 2, "--max-steps: is -1; it must not be negative");
+  expect_error(train({"--resume"}), 1, "holds no run to resume; leave out --resume");
+  expect_error(train({"optimizer.learing_rate=1"}), 1, "did you mean 'learning_rate'?");
+  expect_error(train({"model.config.hiden_size=8"}), 1, "hidden_size");
+  expect_error(train({"source.sums.name=../up"}), 1, "cannot have a directory of this name");
+  expect_error(train({"source.sums.generate=arithmetc"}), 1, "did you mean 'arithmetic'?");
+  expect_error(train({"out=" + path("r.toml")}), 1, "cannot be made");
+  expect_error(puna({"export", path("none"), "--out", path("model")}), 1, "no directory of a run");
+  EXPECT_FALSE(fs::exists(path("model")));
+}
+
+TEST_F(TrainCommand, AMendedRecipeStartsWhereNothingWasTrained) {
+  expect_error(train({"batch.sequence_length=4096", "batch.tokens=4096"}), 1, "max_position_embeddings is 128");
+  fs::remove_all(path("run"));
+  expect_error(train({"source.sums.generate=arithmetc"}), 1, "did you mean 'arithmetic'?");
+  expect_error(puna({"export", path("run"), "--out", path("model")}), 1, "has no checkpoint yet");
+  const Outcome trained = train();
+  ASSERT_EQ(trained.status, 0) << trained.err;
+  expect_error(train(), 1, "holds a run already; go on with --resume");
+  expect_error(train({"--resume", "steps=3"}), 1, "steps was 2, is 3");
+  expect_error(puna({"export", path("run"), "--step", "7", "--out", path("model")}), 1,
+               "has no checkpoint of step 7; there are 2");
+  EXPECT_FALSE(fs::exists(path("model")));
+}
+
+TEST_F(TrainCommand, GroupsOfCommandsAloneShowTheirHelp) {
+  for (const char* group : {"data", "tokenizer"}) {
+    const Outcome outcome = puna({group});
+    EXPECT_EQ(outcome.status, 2);
+    EXPECT_THAT(outcome.err, HasSubstr("Usage: puna " + std::string(group)));
+  }
+  expect_error(puna({"data", "build"}), 2, "is required; see puna data build --help");
+}
+
+TEST_F(TrainCommand, ModelsAndTextsOfAnEvaluationMustBeThere) {
+  io::write_file(path("empty"), "");
+  expect_error(puna({"eval", path("none")}), 1, "there is no such file or directory");
+  expect_error(puna(on_demo("eval", {"--needle", "--haystack", path("empty")})), 1, "is empty");
+  expect_error(puna(on_demo("eval", {"--needle", "--plot", path("none/heat.svg")})), 1, "cannot be written");
+  expect_error(puna(on_demo("eval", {"--needle", "--seed", "-1"})), 2, "must not be negative");
+}
+
+}  // namespace
+}  // namespace puna::cli
