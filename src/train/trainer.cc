@@ -324,7 +324,8 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
   if (steps.empty())
     fail(run_dir.string(), "has no checkpoint yet; train on with --resume, or set 'checkpoint.every' in the recipe");
   if (step >= 0 && std::find(steps.begin(), steps.end(), step) == steps.end())
-    fail(run_dir.string(), "has no checkpoint of step {}; there are {}", step, fmt::join(steps, ", "));
+    fail((checkpoints / fmt::format("step-{:08}", step)).string(),
+         "is not there; the run has checkpoints of the steps {}", fmt::join(steps, ", "));
   const auto tell = [&](const std::string& damaged) {
     if (on_note) on_note(damaged);
   };

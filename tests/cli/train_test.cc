@@ -80,7 +80,7 @@ TEST_F(TrainCommand, AMendedRecipeStartsWhereNothingWasTrained) {
   expect_error(train(), 1, "holds a run already; go on with --resume");
   expect_error(train({"--resume", "steps=3"}), 1, "steps was 2, is 3");
   expect_error(puna({"export", path("run"), "--step", "7", "--out", path("model")}), 1,
-               "has no checkpoint of step 7; there are 2");
+               "step-00000007] is not there; the run has checkpoints of the steps 2");
   EXPECT_FALSE(fs::exists(path("model")));
 }
 
