@@ -343,7 +343,7 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
   if (config.vision && !fs::exists(out / "preprocessor_config.json") && !fs::exists(out / "processor_config.json"))
     io::write_file(out / "preprocessor_config.json",
                    media::image_processor_json({.tile_size = config.vision->image_size}).dump(2) + "\n");
-  if (const Json& changes = checkpoint.state.at("generation"); changes.is_object()) {
+  if (const Json& changes = checkpoint.state.value("generation", Json()); changes.is_object()) {
     Json generation = read_json_file(out / "generation_config.json");
     generation.update(changes);
     io::write_file(out / "generation_config.json", generation.dump(2) + "\n");
