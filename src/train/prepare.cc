@@ -125,7 +125,7 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir) {
     if (!recipe.model.from.empty() || !recipe.model.tokenizer.empty())
       fail(where, "'model.vocab_size' trains a tokenizer; leave out 'from' and 'tokenizer'");
     prepared.tokenizer_dir = run_dir / "tokenizer";
-    train_tokenizer(recipe, prepared.tokenizer_dir);
+    train_tokenizer(recipe, prepared.tokenizer_dir, fs::exists(run_dir / "metrics.jsonl"));
   } else {
     prepared.tokenizer_dir = !recipe.model.tokenizer.empty() ? recipe.model.tokenizer : recipe.model.from;
     if (prepared.tokenizer_dir.empty())

@@ -187,6 +187,11 @@ def test_changed_data_are_refused(recipe, tmp_path):
     out = tmp_path / "run"
     train(recipe, out, "--max-steps", 3)
     (own / "notes.txt").write_text("Other words. " * 200)
+    tokenizer = (out / "tokenizer" / "tokenizer.json").read_bytes()
+    said = train(recipe, out, "--resume", status=1)
+    assert str(out / "tokenizer") in said, said
+    assert (out / "tokenizer" / "tokenizer.json").read_bytes() == tokenizer
+    shutil.rmtree(out / "tokenizer")
     said = train(recipe, out, "--resume", status=1)
     assert str(out / "data" / "notes") in said, said
     shutil.rmtree(out / "data")
