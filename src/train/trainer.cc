@@ -51,12 +51,13 @@ class Run {
     prepared_ = prepare_model(recipe_, dir_);
     prepare_data(recipe_, dir_, prepared_);
     plan_stages();
-    start_or_resume();
-    const double peak = measured_peak_flops(compute_dtype(recipe_));
-    at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/true);
+    // It locks the run: another process must not cut the metrics that this one still writes.
     CheckpointWriter writer({.dir = dir_ / "checkpoints",
                              .keep_last = recipe_.checkpoint.keep_last,
                              .keep_every = recipe_.checkpoint.keep_every});
+    start_or_resume();
+    const double peak = measured_peak_flops(compute_dtype(recipe_));
+    at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/true);
     while (stage_ < recipe_.stages.size()) {
       if (!run_stage(writer, peak)) return stop(writer);
       ++stage_;
@@ -200,7 +201,7 @@ class Run {
                         {"adam_steps", adam_steps},
                         {"data", data_hashes()},
                         {"config", arch::config_to_hf(stage_config_)},
-                        {"tokenizer", prepared_.tokenizer_dir.string()},
+                        {"tokenizer", fs::absolute(prepared_.tokenizer_dir).string()},
                         {"generation", recipe_.model.generation}};
     writer.save(checkpoint);
     saved_step_ = step_;
