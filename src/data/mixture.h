@@ -54,7 +54,7 @@ class Mixture {
 
   std::vector<MixtureSource> sources_;
   std::vector<std::shared_ptr<const Pieces>> pieces_;
-  std::vector<uint64_t> share_;  // of the samples, times 2^32
+  std::vector<uint64_t> share_;  // of the samples, times 2^48
   uint64_t seed_;
   std::shared_ptr<Cache> cache_;
 };

@@ -17,7 +17,7 @@ struct TargetStatistics {
 };
 
 /// logits = x W^T for x [T, D] and the head's weight [V, D], in chunks of rows and vocabulary in forward and backward;
-/// what is held beyond inputs and their gradients is at most `buffer_bytes`. targets [T] int64, kIgnoredTarget: none.
+/// at most `buffer_bytes` of logits are held at a time. targets [T] int64, kIgnoredTarget: none.
 TargetStatistics linear_log_probs(const at::Tensor& x, const Weight& head, const at::Tensor& targets,
                                   bool want_entropies = false, int64_t buffer_bytes = int64_t{128} << 20);
 

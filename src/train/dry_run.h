@@ -38,7 +38,7 @@ struct DryRun {
 
 /// Encodes the first documents of every source in a temporary directory and times a few steps on them, of the whole
 /// model when it is shallow, else of two shallower ones of the same width, from which the rest follows by a straight
-/// line. Throws Error before that when the weights, gradients and moments alone do not fit in memory.
+/// line. Throws Error before that when weights, gradients, moments and a checkpoint's copy alone do not fit in memory.
 DryRun dry_run(const Recipe& recipe);
 
 }  // namespace puna::train

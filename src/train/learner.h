@@ -56,7 +56,8 @@ class Learner {
   /// Throws NotFinite. `learning_rate` is this step's.
   StepResult step(const StepBatch& batch, double learning_rate, size_t num_sources, int64_t step_number);
 
-  /// The loss of a batch, without gradients; nothing changes, no statistic either.
+  /// The loss of a batch, without gradients; nothing changes, no statistic either. Of the model that is exported: no
+  /// selection bias takes part.
   LossSum evaluate(const StepBatch& batch) const;
 
   const model::Model& model() const { return *model_; }

@@ -41,7 +41,7 @@ class AdamW {
   std::map<std::string, Parameter> parameters_;
 };
 
-/// Root of the sum of squares over all tensors, summed in fp64 in name order.
+/// Root of the sum of squares over all tensors: the norm of each in its own dtype, those summed in fp64 in name order.
 double global_norm(const std::map<std::string, at::Tensor>& tensors);
 
 }  // namespace puna::train

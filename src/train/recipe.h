@@ -121,7 +121,7 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
 Recipe parse_recipe(std::string_view toml, std::string_view where, const std::filesystem::path& base,
                     const std::vector<std::string>& overrides = {});
 
-/// Everything that decides the result of a run (not `out`, `threads`, checkpointing and logging).
+/// Everything that decides the bytes of a run's weights and metrics.jsonl (not `out`, `threads` and checkpointing).
 Json recipe_to_json(const Recipe& recipe);
 
 /// Keys with defaults and help, for people.
