@@ -65,6 +65,13 @@ TEST(LoadModel, ErrorsNameTheThing) {
   EXPECT_THAT(message_of([&] { load_model(options); }), HasSubstr("202048"));
 }
 
+PerplexityOptions windows(int64_t context, int64_t stride) {
+  PerplexityOptions options;
+  options.context = context;
+  options.stride = stride;
+  return options;
+}
+
 TEST(Perplexity, EveryTokenIsScoredOnceWithTheLogitsOfAColdRun) {
   LoadOptions options;
   options.model = checkpoint("d_text");
@@ -85,17 +92,17 @@ TEST(Perplexity, EveryTokenIsScoredOnceWithTheLogitsOfAColdRun) {
     const auto logits = sequence.prefill(prompt).value();
     expected += log_sum_exp(logits) - logits[tokens[target]];
   }
-  const PerplexityResult result = perplexity(loaded, tokens, {20, 8, {}});
+  const PerplexityResult result = perplexity(loaded, tokens, windows(20, 8)).value();
   EXPECT_EQ(result.tokens, 49);
   EXPECT_NEAR(result.nll, expected, 2e-3);
   int64_t in_buckets = 0;
   for (const auto& bucket : result.by_position) in_buckets += bucket.tokens;
   EXPECT_EQ(in_buckets, 49);
 
-  EXPECT_EQ(perplexity(loaded, tokens, {20, 0, {}}).tokens, 49);
-  EXPECT_THROW(perplexity(loaded, tokens, {1, 0, {}}), UsageError);
-  EXPECT_THROW(perplexity(loaded, tokens, {20, 20, {}}), UsageError);
-  EXPECT_THROW(perplexity(loaded, std::span(tokens).first(1), {20, 0, {}}), Error);
+  EXPECT_EQ(perplexity(loaded, tokens, windows(20, 0))->tokens, 49);
+  EXPECT_THROW(perplexity(loaded, tokens, windows(1, 0)), UsageError);
+  EXPECT_THROW(perplexity(loaded, tokens, windows(20, 20)), UsageError);
+  EXPECT_THROW(perplexity(loaded, std::span(tokens).first(1), windows(20, 0)), Error);
 }
 
 TEST(Threads, DefaultIsAtLeastOneAndBadCountsAreRefused) {

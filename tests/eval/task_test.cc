@@ -1,5 +1,6 @@
 #include "eval/task.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -174,11 +175,12 @@ TEST_F(TaskFile, ImagesStayInTheDirectory) {
   fs::create_symlink("../outside.png", dir() / "link.png");
   fs::create_directory(dir() / "folder");
   const auto with = [&](const std::string& image) {
-    return error(R"({"kind": "numeric", "answer": 1, "prompt": "x", "images": [)" + image + "]}");
+    return error(fmt::format(R"({{"kind": "numeric", "answer": 1, "prompt": "x", "images": [{}]}})", image));
   };
   EXPECT_THAT(with(R"("../outside.png")"), HasSubstr("outside the task's directory"));
   EXPECT_THAT(with(R"("link.png")"), HasSubstr("outside the task's directory"));
-  EXPECT_THAT(with("\"" + (dir() / "../outside.png").string() + "\""), HasSubstr("outside the task's directory"));
+  EXPECT_THAT(with(fmt::format("\"{}\"", (dir() / "../outside.png").string())),
+              HasSubstr("outside the task's directory"));
   EXPECT_THAT(with(R"("folder")"), HasSubstr("is not a file"));
   EXPECT_THAT(with(R"("none.png")"), HasSubstr("is not there"));
   EXPECT_THAT(with(R"("")"), HasSubstr("is not a file"));

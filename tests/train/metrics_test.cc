@@ -39,7 +39,7 @@ TEST(Outliers, StateGoesThroughAFile) {
 StepReport report(int64_t step) {
   StepReport report;
   report.step = step;
-  report.stage = "s";
+  report.stage = std::string(1, 's');  // a literal makes this compiler warn of an overflow that is none
   report.result.loss = 1.0 / 3;
   report.result.grad_norm = 0.1;
   report.result.by_source = {{1.5, 3}, {0, 0}};
