@@ -84,7 +84,7 @@ class LiveLine {
 
 void run_train(const TrainFlags& flags) {
   if (flags.keys) return print_now(train::describe_recipe_keys());
-  if (flags.recipe.empty()) throw UsageError("train", "no recipe; give a TOML file, such as recipes/demo/demo.toml");
+  if (flags.recipe.empty()) throw UsageError("train", "no recipe; give a TOML file, such as recipes/demo/pretrain.toml");
   const train::Recipe recipe = train::read_recipe(flags.recipe, flags.overrides);
   engine::set_threads(recipe.threads);
   if (flags.dry_run) {
@@ -148,7 +148,7 @@ void add_train(CLI::App& app) {
       "Ctrl-C saves and stops; --resume goes on to the same bits.\n"
       "MFU = 3 x forward FLOPs of the step / (seconds x the fastest matmul that this machine reaches, measured at the\n"
       "start); forward FLOPs = 2 per active matmul parameter and token + 4 H K per query and key it sees + images.\n\n"
-      "Example:\n  puna train recipes/demo/demo.toml out=runs/mine optimizer.learning_rate=1e-3");
+      "Example:\n  puna train recipes/demo/pretrain.toml out=runs/mine optimizer.learning_rate=1e-3");
   command->callback([flags] { run_train(*flags); });
 }
 

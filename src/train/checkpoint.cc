@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <future>
 #include <utility>
@@ -110,6 +111,10 @@ void CheckpointWriter::save(const Checkpoint& checkpoint) {
   take_snapshot(checkpoint, impl_->snapshot);
   impl_->writing = std::async(std::launch::async,
                               [impl = impl_.get()] { internal::write_checkpoint(impl->options, impl->snapshot); });
+}
+
+void CheckpointWriter::check() {
+  if (impl_->writing.valid() && impl_->writing.wait_for(std::chrono::seconds(0)) == std::future_status::ready) wait();
 }
 
 void CheckpointWriter::wait() {

@@ -39,6 +39,8 @@ class CheckpointWriter {
 
   /// Throws Error of this or of an earlier save that failed (a full disk); older checkpoints are then intact.
   void save(const Checkpoint& checkpoint);
+  /// Throws Error when a save that has ended in the background failed; never waits.
+  void check();
   /// Until everything is on disk. Throws Error when writing failed.
   void wait();
 

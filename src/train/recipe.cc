@@ -123,8 +123,8 @@ void check_stage(const StageConfig& s, std::string_view where, const std::vector
   };
   number(s.steps >= 1 && s.steps <= int64_t{1} << 40, "steps", s.steps, "at least 1");
   number(s.batch.sequence_length >= 2, "batch.sequence_length", s.batch.sequence_length, "at least 2");
-  number(s.batch.tokens >= s.batch.sequence_length && s.batch.tokens <= int64_t{1} << 32, "batch.tokens",
-         s.batch.tokens, "at least the sequence length");
+  number(s.batch.tokens >= s.batch.sequence_length && s.batch.tokens < int64_t{1} << 31, "batch.tokens", s.batch.tokens,
+         "at least the sequence length");
   number(s.batch.micro_tokens == 0 || s.batch.micro_tokens >= s.batch.sequence_length, "batch.micro_tokens",
          s.batch.micro_tokens, "at least the sequence length, or 0");
   const OptimizerConfig& o = s.optimizer;

@@ -13,7 +13,8 @@ double learning_rate(const ScheduleConfig& schedule, double peak, int64_t step, 
   const int64_t first = schedule.kind == "wsd" ? std::max(warmup, steps - schedule.decay_steps) : warmup;
   if (step < first) return peak;
   // 0 at the first step of the decay, 1 at the last step of all.
-  const double done = static_cast<double>(step - first) / static_cast<double>(std::max<int64_t>(1, steps - 1 - first));
+  const int64_t span = steps - 1 - first;
+  const double done = span > 0 ? static_cast<double>(step - first) / static_cast<double>(span) : 1;
   const double low = schedule.final_fraction;
   if (schedule.kind == "cosine") return peak * (low + (1 - low) * 0.5 * (1 + std::cos(std::numbers::pi * done)));
   return peak * (1 - (1 - low) * done);

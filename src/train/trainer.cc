@@ -109,6 +109,8 @@ class Run {
              "[stage.model]",
              stage.name, stage.batch.sequence_length, context);
       mixtures_.push_back(stage_mixture(recipe_, i, prepared_));
+      for (size_t s = 0; s < recipe_.sources.size(); ++s)
+        if (recipe_.sources[s].validation) validation_mixture(s, stage);
     }
   }
 
@@ -222,6 +224,7 @@ class Run {
                         (options_.stop_after > 0 && steps_here_ >= options_.stop_after);
       if (stop) return false;
       run_step(stage, loader, writer, peak);
+      writer.check();  // a full disk is told at once, not at the next checkpoint
       const int64_t every = recipe_.checkpoint.every;
       if (every > 0 && step_ % every == 0) save(writer);
     }
@@ -273,6 +276,12 @@ class Run {
     if (options_.on_step) options_.on_step(report);
   }
 
+  data::Mixture validation_mixture(size_t source, const StageConfig& stage) const {
+    return {{{recipe_.sources[source].name, prepared_.datasets[source], 1, /*max_epochs=*/1}},
+            recipe_.seed,
+            stage.batch.sequence_length};
+  }
+
   // Each validation source on its own, always on the same first samples.
   std::map<std::string, LossSum> validate(const StageConfig& stage) const {
     std::map<std::string, LossSum> losses;
@@ -281,8 +290,8 @@ class Run {
       if (!source.validation) continue;
       BatchConfig batch = stage.batch;
       batch.tokens = std::max(recipe_.validation.tokens, batch.sequence_length);
-      const data::Mixture alone({{source.name, prepared_.datasets[i], 1, /*max_epochs=*/1}}, recipe_.seed,
-                                batch.sequence_length);
+      if (batch.micro_tokens == 0) batch.micro_tokens = stage.batch.tokens;  // a forward is no larger than in training
+      const data::Mixture alone = validation_mixture(i, stage);
       const LossSum sum = learner_->evaluate(make_step_batch(alone, batch, prepared_.image_processor, 0));
       if (sum.targets > 0) losses[source.name] = sum;
     }
@@ -340,7 +349,15 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
   checkpoint::save_hf(out, config, dtype, [&](const arch::ParamRow& row) { return source->load(row, dtype); });
   fs::path tokenizer = run_dir / "tokenizer";  // trained by the run; else where the recipe found it
   if (!fs::is_directory(tokenizer)) tokenizer = checkpoint.state.at("tokenizer").get<std::string>();
-  if (fs::is_directory(tokenizer)) checkpoint::copy_side_files(tokenizer, out);
+  if (fs::is_directory(tokenizer)) {
+    checkpoint::copy_side_files(tokenizer, out);
+  } else if (fs::is_regular_file(tokenizer) && tokenizer.extension() != ".gguf") {
+    const char* name = tokenizer.extension() == ".json" ? "tokenizer.json" : "tokenizer.model";
+    constexpr int64_t kMaxBytes = 256 << 20;
+    io::write_file(out / name, io::read_file(tokenizer, kMaxBytes));
+  } else if (on_note) {
+    on_note(fmt::format("{} is no tokenizer that can be copied beside the model; put one there", tokenizer.string()));
+  }
   if (config.vision && !fs::exists(out / "preprocessor_config.json") && !fs::exists(out / "processor_config.json"))
     io::write_file(out / "preprocessor_config.json",
                    media::image_processor_json({.tile_size = config.vision->image_size}).dump(2) + "\n");

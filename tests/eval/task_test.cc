@@ -35,11 +35,9 @@ class TaskFile : public testing::Test {
     return "";
   }
 
+  void SetUp() override { fs::create_directories(dir()); }
   fs::path dir() const { return dir_.path() / "tasks"; }
-  fs::path file() const {
-    fs::create_directories(dir());
-    return dir() / "t.jsonl";
-  }
+  fs::path file() const { return dir() / "t.jsonl"; }
 
  private:
   test::TemporaryDirectory dir_;
@@ -171,7 +169,6 @@ TEST_F(TaskFile, ErrorsNameFileLineAndRemedy) {
 
 TEST_F(TaskFile, ImagesStayInTheDirectory) {
   io::write_file(dir() / "../outside.png", "x");
-  fs::create_directories(dir());
   fs::create_symlink("../outside.png", dir() / "link.png");
   fs::create_directory(dir() / "folder");
   const auto with = [&](const std::string& image) {
