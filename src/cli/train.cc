@@ -84,7 +84,8 @@ class LiveLine {
 
 void run_train(const TrainFlags& flags) {
   if (flags.keys) return print_now(train::describe_recipe_keys());
-  if (flags.recipe.empty()) throw UsageError("train", "no recipe; give a TOML file, such as recipes/demo/pretrain.toml");
+  if (flags.recipe.empty())
+    throw UsageError("train", "no recipe; give a TOML file, such as recipes/demo/pretrain.toml");
   const train::Recipe recipe = train::read_recipe(flags.recipe, flags.overrides);
   engine::set_threads(recipe.threads);
   if (flags.dry_run) {

@@ -14,9 +14,13 @@
 namespace puna::train {
 namespace {
 
+bool is_vision(const arch::ParamRow& row) {
+  return row.kind == arch::ParamKind::kVision || row.kind == arch::ParamKind::kProjector;
+}
+
 bool is_frozen(const arch::ParamRow& row, const std::vector<std::string>& freeze) {
   using arch::ParamKind;
-  const bool vision = row.kind == ParamKind::kVision || row.kind == ParamKind::kProjector;
+  const bool vision = is_vision(row);
   for (const std::string& part : freeze) {
     if (part == "vision" && vision) return true;
     if (part == "text" && !vision) return true;
@@ -57,6 +61,7 @@ void Learner::begin_stage(const arch::Llama4Config& config, const StageConfig& s
     // A part keeps its moments while it is frozen.
     if (learns && !optimizer_.parameters().contains(row.name))
       optimizer_.add(row.name, masters_.at(row.name), is_decayed(row));
+    if (learns) optimizer_.parameters().at(row.name).rate = is_vision(row) ? stage.optimizer.vision_rate : 1;
   }
   if (stage.balance.bias_rate == 0) bias_.clear();
   for (const arch::LayerPlan& plan : arch::layer_plan(config.text))

@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -14,28 +15,33 @@ bool is_decayed(const arch::ParamRow& row) {
 
 void AdamW::add(const std::string& name, at::Tensor weight, bool decayed) {
   at::Tensor m = at::zeros_like(weight), v = at::zeros_like(weight);
-  parameters_[name] = {std::move(weight), decayed, std::move(m), std::move(v), 0};
+  parameters_[name] = {.weight = std::move(weight), .decayed = decayed, .m = std::move(m), .v = std::move(v)};
 }
 
 void AdamW::step(const std::map<std::string, at::Tensor>& gradients, double learning_rate, double scale,
                  const OptimizerConfig& config) {
   const c10::NoGradGuard no_grad;
-  for (const bool decayed : {false, true}) {
+  struct Group {
     std::vector<at::Tensor> weights, grads, m, v, steps;
-    for (auto& [name, parameter] : parameters_) {
-      const auto found = gradients.find(name);
-      if (found == gradients.end() || parameter.decayed != decayed) continue;
-      ++parameter.steps;
-      weights.push_back(parameter.weight);
-      grads.push_back(found->second);
-      m.push_back(parameter.m);
-      v.push_back(parameter.v);
-      steps.push_back(at::scalar_tensor(static_cast<double>(parameter.steps), at::kFloat));
-    }
-    if (weights.empty()) continue;
-    if (scale != 1) at::_foreach_mul_(grads, scale);
-    at::_fused_adamw_(weights, grads, m, v, /*max_exp_avg_sqs=*/{}, steps, learning_rate, config.beta1, config.beta2,
-                      decayed ? config.weight_decay : 0, config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+  };
+  std::map<std::pair<bool, double>, Group> groups;  // by decayed and rate
+  for (auto& [name, parameter] : parameters_) {
+    const auto found = gradients.find(name);
+    if (found == gradients.end()) continue;
+    ++parameter.steps;
+    Group& group = groups[{parameter.decayed, parameter.rate}];
+    group.weights.push_back(parameter.weight);
+    group.grads.push_back(found->second);
+    group.m.push_back(parameter.m);
+    group.v.push_back(parameter.v);
+    group.steps.push_back(at::scalar_tensor(static_cast<double>(parameter.steps), at::kFloat));
+  }
+  for (auto& [kind, group] : groups) {
+    const auto [decayed, rate] = kind;
+    if (scale != 1) at::_foreach_mul_(group.grads, scale);
+    at::_fused_adamw_(group.weights, group.grads, group.m, group.v, /*max_exp_avg_sqs=*/{}, group.steps,
+                      learning_rate * rate, config.beta1, config.beta2, decayed ? config.weight_decay : 0,
+                      config.epsilon, /*amsgrad=*/false, /*maximize=*/false);
   }
 }
 

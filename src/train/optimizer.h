@@ -23,6 +23,7 @@ class AdamW {
     at::Tensor weight;  // fp32 or fp64
     bool decayed;
     at::Tensor m, v;    // like weight
+    double rate = 1;    // times the learning rate
     int64_t steps = 0;  // updates so far: those of the bias correction
   };
 

@@ -129,6 +129,7 @@ void check_stage(const StageConfig& s, std::string_view where, const std::vector
          s.batch.micro_tokens, "at least the sequence length, or 0");
   const OptimizerConfig& o = s.optimizer;
   number(o.learning_rate > 0 && o.learning_rate <= 10, "optimizer.learning_rate", o.learning_rate, "above 0, up to 10");
+  number(o.vision_rate > 0 && o.vision_rate <= 100, "optimizer.vision_rate", o.vision_rate, "above 0, up to 100");
   number(o.beta1 >= 0 && o.beta1 < 1, "optimizer.beta1", o.beta1, "from 0 to below 1");
   number(o.beta2 >= 0 && o.beta2 < 1, "optimizer.beta2", o.beta2, "from 0 to below 1");
   number(o.epsilon > 0, "optimizer.epsilon", o.epsilon, "above 0");

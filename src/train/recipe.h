@@ -20,6 +20,7 @@ struct BatchConfig {
 };
 
 struct OptimizerConfig {
+  double vision_rate = 1;       // times the learning rate, for the vision model and the projector
   double learning_rate = 1e-3;  // peak
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8;
   double weight_decay = 0.1;  // decoupled; not on norms and biases

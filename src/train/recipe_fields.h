@@ -15,6 +15,7 @@ void visit(V& v, BatchConfig& c) {
 template <class V>
 void visit(V& v, OptimizerConfig& c) {
   v("learning_rate", c.learning_rate, "AdamW's, at the peak of the schedule");
+  v("vision_rate", c.vision_rate, "times the learning rate, for the vision model and the projector");
   v("beta1", c.beta1, "decay of the first moment");
   v("beta2", c.beta2, "decay of the second moment");
   v("epsilon", c.epsilon, "added to the root of the second moment");

@@ -50,6 +50,25 @@ void expect_near(const at::Tensor& actual, const std::vector<double>& expected, 
 
 class AdamWTest : public testing::TestWithParam<at::ScalarType> {};
 
+TEST_P(AdamWTest, AParametersOwnRateMultipliesTheLearningRate) {
+  const double tolerance = GetParam() == at::kDouble ? 1e-13 : 3e-6;
+  OptimizerConfig config;
+  AdamW adam;
+  const at::Tensor slow = random({5, 7}, 1, GetParam()), plain = random({5, 7}, 2, GetParam());
+  Naive naive_slow(slow), naive_plain(plain);
+  adam.add("slow", slow, true);
+  adam.add("plain", plain, true);
+  adam.parameters().at("slow").rate = 0.25;
+  for (int step = 0; step < 4; ++step) {
+    const at::Tensor gradient = random({5, 7}, 10 + step, GetParam());
+    naive_slow.step(gradient, 0.25 * 0.1, 1, config, true);
+    naive_plain.step(gradient, 0.1, 1, config, true);
+    adam.step({{"slow", gradient.clone()}, {"plain", gradient.clone()}}, 0.1, 1, config);
+  }
+  expect_near(slow, naive_slow.w, tolerance);
+  expect_near(plain, naive_plain.w, tolerance);
+}
+
 TEST_P(AdamWTest, FollowsThePlainLoop) {
   const double tolerance = GetParam() == at::kDouble ? 1e-13 : 3e-6;
   OptimizerConfig config;
