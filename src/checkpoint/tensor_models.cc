@@ -36,6 +36,9 @@ class MemoryModel : public ModelSource {
   }
 };
 
+/// As strong as the patches that they are added to, so that places are told apart from the first step.
+constexpr double kVisionEmbeddingDeviation = 0.5;
+
 class RandomModel : public MemoryModel {
  public:
   RandomModel(const arch::Llama4Config& config, uint64_t seed, double embedding_deviation)
@@ -56,6 +59,7 @@ class RandomModel : public MemoryModel {
  private:
   double deviation(const arch::ParamRow& row) const {
     if (row.kind == arch::ParamKind::kEmbedding) return embedding_deviation_;
+    if (row.name.ends_with("_embedding") || row.name.ends_with("_embedding_vlm")) return kVisionEmbeddingDeviation;
     const bool input_major = row.kind == arch::ParamKind::kRoutedExperts;
     const double fan_in = static_cast<double>(input_major ? row.shape[1] : row.shape.back());
     const int64_t layers =

@@ -22,6 +22,7 @@ std::unique_ptr<Maker> make_maker(const GeneratorOptions& options) {
   const auto file = [&](const char* name) { return options.file.empty() ? kFolder / name : options.file; };
   if (kind == "arithmetic") return make_arithmetic();
   if (kind == "pictures") return make_pictures();
+  if (kind == "shapes") return make_shapes();
   if (kind == "lookup") return make_lookup(length);
   if (kind == "repeats") return make_repeats(length);
   if (kind == "retrieval") return make_retrieval(length);
@@ -64,7 +65,7 @@ class Generator : public data::RecordSource {
   }
 
  private:
-  static constexpr int kForm = 2;  // raised when the same options give other records
+  static constexpr int kForm = 3;  // raised when the same options give other records
 
   GeneratorOptions options_;
   std::unique_ptr<Maker> maker_;
@@ -80,7 +81,7 @@ std::unique_ptr<data::RecordSource> open_generator(const GeneratorOptions& optio
 
 std::vector<std::string> generator_names() {
   return {"arithmetic", "conversations", "lookup",    "packages", "pictures",
-          "questions",  "repeats",       "retrieval", "unknown"};
+          "questions",  "repeats",       "retrieval", "shapes",   "unknown"};
 }
 
 }  // namespace puna::synth

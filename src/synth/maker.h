@@ -34,6 +34,7 @@ class Maker {
 
 std::unique_ptr<Maker> make_arithmetic();
 std::unique_ptr<Maker> make_pictures();
+std::unique_ptr<Maker> make_shapes();
 std::unique_ptr<Maker> make_lookup(int64_t length);
 std::unique_ptr<Maker> make_repeats(int64_t length);
 std::unique_ptr<Maker> make_retrieval(int64_t length);

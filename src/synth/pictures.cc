@@ -210,9 +210,11 @@ Asked ask(Random& random, const Scene& scene) {
 
 class Pictures : public Maker {
  public:
+  explicit Pictures(Scene (*draw_scene)(Random&)) : draw_scene_(draw_scene) {}
+
   /// Training documents ask up to four questions of a picture; held-out ones a single one.
   Draft make(Random& random, Split split, int64_t) const override {
-    const Scene scene = random_scene(random);
+    const Scene scene = draw_scene_(random);
     Draft draft;
     draft.content = scene.content();
     data::Record& record = draft.record;
@@ -227,10 +229,14 @@ class Pictures : public Maker {
     if (split_of(draft.content) == split) record.images.push_back(draw_png(scene));
     return draft;
   }
+
+ private:
+  Scene (*draw_scene_)(Random&);
 };
 
 }  // namespace
 
-std::unique_ptr<Maker> make_pictures() { return std::make_unique<Pictures>(); }
+std::unique_ptr<Maker> make_pictures() { return std::make_unique<Pictures>(random_scene); }
+std::unique_ptr<Maker> make_shapes() { return std::make_unique<Pictures>(single_shape); }
 
 }  // namespace puna::synth

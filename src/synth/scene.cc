@@ -41,7 +41,7 @@ void choose_canvas(Random& random, Scene& scene) {
   if (chance >= 0.85 && chance < 0.90) scene.width = 128;
   if (chance >= 0.90 && chance < 0.95) scene.height = 128;
   if (chance >= 0.95) scene.width = scene.height = 128;
-  const double shade = 0.9 + 0.1 * random.unit();
+  const double shade = 0.45 + 0.55 * random.unit();
   for (double& channel : scene.background) channel = std::min(1.0, shade + 0.04 * (random.unit() - 0.5));
 }
 
@@ -149,6 +149,13 @@ std::string Scene::content() const {
   }
   std::sort(parts.begin(), parts.end());
   return fmt::format("scene {}", fmt::join(parts, ", "));
+}
+
+Scene single_shape(Random& random) {
+  Scene scene;
+  choose_canvas(random, scene);
+  add_single(random, scene);
+  return scene;
 }
 
 Scene random_scene(Random& random) {

@@ -35,6 +35,8 @@ struct Scene {
 };
 
 Scene random_scene(Random& random);
+/// One of kind kSingle.
+Scene single_shape(Random& random);
 
 /// "red circle", "red circles".
 std::string name_of(const Shape& shape, bool plural = false);

@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -322,6 +323,21 @@ class Run {
   DeadExperts dead_;
 };
 
+/// What came with the tokenizer may be of a model with other tiles.
+void settle_image_processor(const fs::path& model, int64_t tile_size) {
+  const std::array files = {model / "preprocessor_config.json", model / "processor_config.json"};
+  const bool present = std::any_of(files.begin(), files.end(), [](const fs::path& f) { return fs::exists(f); });
+  if (present) {
+    try {
+      media::image_processor_config(model, tile_size);
+      return;
+    } catch (const Error&) {
+      for (const fs::path& file : files) fs::remove(file);
+    }
+  }
+  io::write_file(files[0], media::image_processor_json({.tile_size = tile_size}).dump(2) + "\n");
+}
+
 }  // namespace
 
 Outcome train(const Recipe& recipe, const TrainOptions& options) { return Run(recipe, options).go(); }
@@ -358,9 +374,7 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
   } else if (on_note) {
     on_note(fmt::format("{} is no tokenizer that can be copied beside the model; put one there", tokenizer.string()));
   }
-  if (config.vision && !fs::exists(out / "preprocessor_config.json") && !fs::exists(out / "processor_config.json"))
-    io::write_file(out / "preprocessor_config.json",
-                   media::image_processor_json({.tile_size = config.vision->image_size}).dump(2) + "\n");
+  if (config.vision) settle_image_processor(out, config.vision->image_size);
   if (const Json& changes = checkpoint.state.value("generation", Json()); changes.is_object()) {
     Json generation = read_json_file(out / "generation_config.json");
     generation.update(changes);

@@ -143,6 +143,12 @@ TEST(Pictures, ShapesAreLargeInsideAndApart) {
   EXPECT_GT((sizes[{64, 64}]), 4'000);
 }
 
+TEST(Pictures, ShapesAreAlone) {
+  for (const data::Record& record : records_of(options_of("shapes", 300))) {
+    EXPECT_EQ(blobs(decoded(record.images[0])).size(), 1U) << record.id;
+  }
+}
+
 TEST(Pictures, FilesAreSmallAndOfTheSceneSize) {
   size_t bytes = 0;
   const auto records = records_of(options_of("pictures", 400));
