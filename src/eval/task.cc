@@ -132,13 +132,13 @@ std::vector<fs::path> shipped_tasks(const fs::path& model) {
 }
 
 fs::path find_task(const std::string& name, const fs::path& model) {
-  std::error_code error;
-  if (fs::is_regular_file(name, error)) return name;
   std::vector<std::string> names;
-  for (const fs::path& file : shipped_tasks(model)) {
+  for (const fs::path& file : shipped_tasks(model)) {  // first: a checkout has a file "puna", and the task of that name
     if (file.stem() == name) return file;
     names.push_back(file.stem().string());
   }
+  std::error_code error;
+  if (fs::is_regular_file(name, error)) return name;
   const std::string nearest = nearest_name(name, names);
   fail("--task", "no file '{}', and no such task comes with the model{}", name,
        nearest.empty() ? "" : fmt::format("; did you mean '{}'?", nearest));

@@ -72,7 +72,7 @@ Task read_task(const std::filesystem::path& file, int64_t limit = 0);
 /// The files of tasks that come with a model: *.jsonl in `model`/eval, sorted by name; empty when there are none.
 std::vector<std::filesystem::path> shipped_tasks(const std::filesystem::path& model);
 
-/// The file that `name` means: a file, else a task that comes with `model`. Throws Error, with the nearest name.
+/// The file that `name` means: a task that comes with `model`, else a file. Throws Error, with the nearest name.
 std::filesystem::path find_task(const std::string& name, const std::filesystem::path& model);
 
 /// The prompt for people: text as it is, "<image>" for images, "role: " before each message when there are several.
