@@ -24,7 +24,7 @@ MODELS = ["interleaved", "control"]
 MOMENTS = ["before", "after"]
 TRAINED_AT, EXTENDED_TO = 128, 512
 LENGTHS = [128, 256, 512, 1024, 2048]
-PRETRAIN_STEPS = 3000
+PRETRAIN_STEPS = 7000
 ITEMS, QUERIES = 100, 21  # queries at the end of a generated document
 HELD_OUT_BYTES = 24_000
 
