@@ -73,6 +73,8 @@ void run_build(const BuildFlags& flags) {
   const auto records = data::open_files({flags.files.begin(), flags.files.end()});
   data::BuildOptions options;
   options.out = options.name = flags.out;
+  const InterruptGuard interrupt;
+  options.interrupt = &interrupt.flag();
   data::build(*records, encoding, options);
   print_now(summary(*data::Dataset::open(flags.out)) + "\n");
 }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "data/encode.h"
 #include "data/manifest.h"
@@ -61,6 +62,7 @@ class Builder {
   void go_on(const Manifest& earlier) {
     int64_t done = 0;
     for (const ShardEntry& entry : earlier.shards) {
+      stop_if_interrupted(options_.interrupt);
       try {
         open_shard(options_.out, entry, manifest_.range, true);
       } catch (const Error&) {
@@ -71,6 +73,7 @@ class Builder {
     }
     Progress progress(label("skipping in"), kProgressSteps);
     for (int64_t i = 0; i < done; ++i) {
+      stop_if_interrupted(options_.interrupt);
       if (!records_.next())
         fail(options_.out.string(), "an earlier build read {} records, now there are {}; remove it to build it anew",
              done, i);
@@ -82,6 +85,7 @@ class Builder {
     {
       Progress progress(label("building"), kProgressSteps);
       while (auto record = records_.next()) {
+        stop_if_interrupted(options_.interrupt);
         const EncodedDocument document = encode_record(std::move(*record), encoding_);
         if (!shard_.empty() && shard_.bytes_with(document) > options_.max_shard_bytes) write_shard();
         shard_.add(document);

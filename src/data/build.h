@@ -1,6 +1,7 @@
 // Records to a dataset on disk.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -27,7 +28,8 @@ std::string encoding_hash(const Encoding& encoding);
 struct BuildOptions {
   std::filesystem::path out;
   int64_t max_shard_bytes = int64_t{256} << 20;
-  std::string name;  // shown in the progress bar
+  std::string name;                              // shown in the progress bar
+  const std::atomic<bool>* interrupt = nullptr;  // once set, Interrupted is thrown; a later build goes on
 };
 
 /// Builds the dataset at `out`, or goes on where an earlier build of the same records stopped; a finished one with the

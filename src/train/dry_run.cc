@@ -11,6 +11,7 @@
 #include "arch/counts.h"
 #include "arch/layer_plan.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/memory.h"
 #include "checkpoint/tensor_models.h"
 #include "train/flops.h"
@@ -184,14 +185,15 @@ Json DryRun::json() const {
   return json;
 }
 
-DryRun dry_run(const Recipe& recipe) {
+DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt) {
   DryRun plan;
   plan.program_bytes = resident_memory_bytes();
   const TemporaryDirectory directory;
-  Prepared prepared = prepare_model(recipe, directory.path());
+  Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
   count_bytes(prepared.config, recipe, plan);
-  prepare_data(recipe, directory.path(), prepared, kProbeRecords);
+  prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);
   for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    stop_if_interrupted(interrupt);
     const StageConfig& stage = recipe.stages[i];
     const Measured measured =
         measure_stage(stage_config(prepared.config, stage, recipe.path.string()), recipe, i, prepared);

@@ -1,6 +1,7 @@
 // From a recipe to what a run needs before its first step: tokenizer, config, datasets.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <vector>
@@ -24,12 +25,13 @@ struct Prepared {
 };
 
 /// The tokenizer and the config alone: what --dry-run can know without data. Trains the tokenizer when the recipe says
-/// so.
-Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir);
+/// so. Throws Interrupted once `interrupt` is set, as prepare_data() does; calling again goes on.
+Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir,
+                       const std::atomic<bool>* interrupt = nullptr);
 
 /// Builds, or opens, the dataset of every source in <run_dir>/data/<name>; of its first `max_records` when not 0.
 void prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, Prepared& prepared,
-                  int64_t max_records = 0);
+                  const std::atomic<bool>* interrupt = nullptr, int64_t max_records = 0);
 
 /// The stage's config: `base` with the stage's [model] keys. Throws Error for unknown keys and for those that change a
 /// weight's shape. "ntk_factor" f multiplies rope_theta by f^(K / (K - 2)) (NTK-aware scaling).

@@ -1,6 +1,7 @@
 // A tokenizer trained on what a recipe's sources say. Internal to src/train.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 
@@ -13,7 +14,9 @@ namespace puna::train {
 std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source);
 
 /// Trains on the sources' text and writes to `dir`; leaves what an equal recipe wrote before. Throws Error instead of
-/// replacing another one when the run has `begun`: its data and weights belong to that one.
-void train_tokenizer(const Recipe& recipe, const std::filesystem::path& dir, bool begun);
+/// replacing another one when the run has `begun`: its data and weights belong to that one, and
+/// Interrupted once `interrupt` is set.
+void train_tokenizer(const Recipe& recipe, const std::filesystem::path& dir, bool begun,
+                     const std::atomic<bool>* interrupt = nullptr);
 
 }  // namespace puna::train

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "checkpoint/save.h"
 #include "checkpoint/tensor_models.h"
 #include "io/file.h"
@@ -48,8 +49,12 @@ class Run {
 
   Outcome go() {
     open_directory();
-    prepared_ = prepare_model(recipe_, dir_);
-    prepare_data(recipe_, dir_, prepared_);
+    try {
+      prepared_ = prepare_model(recipe_, dir_, options_.interrupt);
+      prepare_data(recipe_, dir_, prepared_, options_.interrupt);
+    } catch (const Interrupted&) {
+      return Outcome::kInterrupted;
+    }
     plan_stages();
     // It locks the run: another process must not cut the metrics that this one still writes.
     CheckpointWriter writer({.dir = dir_ / "checkpoints",
