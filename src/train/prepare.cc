@@ -6,6 +6,8 @@
 #include "base/suggest.h"
 #include "checkpoint/tensor_models.h"
 #include "data/build.h"
+#include "data/manifest.h"
+#include "io/file.h"
 #include "synth/generator.h"
 #include "train/train_tokenizer.h"
 
@@ -86,11 +88,23 @@ class FirstRecords : public data::RecordSource {
   int64_t count_, done_ = 0;
 };
 
+// From its first step on, a run has all that it was made of: files that were read may change or go.
+bool has_begun(const fs::path& run_dir) { return fs::exists(run_dir / "metrics.jsonl"); }
+
+std::shared_ptr<const data::Dataset> open_built(const fs::path& dir, const data::Encoding& encoding) {
+  auto dataset = data::Dataset::open(dir);
+  if (dataset->encoding_hash() != data::encoding_hash(encoding))
+    fail(dir.string(),
+         "was built for another tokenizer or other image tiles than the run's; start another run with out=DIR");
+  return dataset;
+}
+
 std::shared_ptr<const data::Dataset> open_source(const SourceConfig& source, const fs::path& run_dir,
                                                  const data::Encoding& encoding, const std::atomic<bool>* interrupt,
                                                  int64_t max_records) {
   if (source.dataset.empty()) {
     const fs::path out = run_dir / "data" / source.name;
+    if (has_begun(run_dir) && io::path_exists(out / data::kManifestName)) return open_built(out, encoding);
     auto records = open_records(source);
     if (max_records > 0) records = std::make_unique<FirstRecords>(std::move(records), max_records);
     data::build(*records, encoding, {.out = out, .name = source.name, .interrupt = interrupt});
@@ -126,7 +140,7 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir, const std:
     if (!recipe.model.from.empty() || !recipe.model.tokenizer.empty())
       fail(where, "'model.vocab_size' trains a tokenizer; leave out 'from' and 'tokenizer'");
     prepared.tokenizer_dir = run_dir / "tokenizer";
-    train_tokenizer(recipe, prepared.tokenizer_dir, fs::exists(run_dir / "metrics.jsonl"), interrupt);
+    train_tokenizer(recipe, prepared.tokenizer_dir, has_begun(run_dir), interrupt);
   } else {
     prepared.tokenizer_dir = !recipe.model.tokenizer.empty() ? recipe.model.tokenizer : recipe.model.from;
     if (prepared.tokenizer_dir.empty())

@@ -29,7 +29,8 @@ struct Prepared {
 Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir,
                        const std::atomic<bool>* interrupt = nullptr);
 
-/// Builds, or opens, the dataset of every source in <run_dir>/data/<name>; of its first `max_records` when not 0.
+/// Builds, or opens, the dataset of every source in <run_dir>/data/<name>; of its first `max_records` when not 0. What
+/// a run that has begun was built of is not looked at again: its datasets and its tokenizer are opened as they are.
 void prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, Prepared& prepared,
                   const std::atomic<bool>* interrupt = nullptr, int64_t max_records = 0);
 

@@ -50,15 +50,11 @@ Json origin_of(const Recipe& recipe) {
 }  // namespace
 
 void train_tokenizer(const Recipe& recipe, const fs::path& dir, bool begun, const std::atomic<bool>* interrupt) {
-  const std::string origin = origin_of(recipe).dump() + "\n";
   const fs::path marker = dir / kMarker;
-  if (fs::exists(marker)) {
-    if (io::read_file(marker, 1 << 20) == origin) return;
-    if (begun)
-      fail(dir.string(),
-           "the texts that this tokenizer was trained on have changed since the run began; put them back "
-           "with their times, or start another run with out=DIR");
-  }
+  const bool trained = io::path_exists(marker);
+  if (trained && begun) return;
+  const std::string origin = origin_of(recipe).dump() + "\n";
+  if (trained && io::read_file(marker, 1 << 20) == origin) return;
   const std::vector<std::string> specials = text::compact_special_names();
   const auto num_specials = static_cast<int64_t>(specials.size());
   constexpr int64_t kNumBytes = 256;
