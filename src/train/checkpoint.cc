@@ -121,7 +121,7 @@ void CheckpointWriter::wait() {
   if (impl_->writing.valid()) impl_->writing.get();
 }
 
-Checkpoint load_checkpoint(const fs::path& step_dir) {
+Checkpoint load_checkpoint(const fs::path& step_dir, const CheckpointCheck& check) {
   const fs::path dir = step_dir.lexically_normal();
   const fs::path path = dir / internal::kManifestName;
   Manifest manifest = internal::parse_manifest(io::read_file(path, internal::kMaxManifestBytes), path.string());
@@ -139,6 +139,7 @@ Checkpoint load_checkpoint(const fs::path& step_dir) {
     if (!checkpoint.tensors.contains(name))
       fail((dir / internal::shard_name(tensor.shard)).string(), "lacks the tensor '{}' of the manifest",
            io::printable(name));
+  if (check) check(checkpoint, path.string());
   return checkpoint;
 }
 
@@ -152,15 +153,15 @@ std::vector<int64_t> checkpoint_steps(const fs::path& dir) {
   return steps;
 }
 
-LoadedCheckpoint load_newest_checkpoint(const fs::path& dir,
-                                        const std::function<void(const std::string&)>& on_damaged) {
+LoadedCheckpoint load_newest_checkpoint(const fs::path& dir, const std::function<void(const std::string&)>& on_damaged,
+                                        const CheckpointCheck& check) {
   auto steps = checkpoint_steps(dir);
   if (steps.empty()) fail(dir.string(), "holds no checkpoint (step-XXXXXXXX)");
   std::string reasons;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path path = dir / internal::step_name(*step);
     try {
-      return {load_checkpoint(path), path};
+      return {load_checkpoint(path, check), path};
     } catch (const Error& error) {
       on_damaged(error.what());
       reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", error.what());
