@@ -91,6 +91,7 @@ void run_train(const TrainFlags& flags) {
   InterruptGuard interrupt;
   if (flags.dry_run) {
     const train::DryRun plan = train::dry_run(recipe, &interrupt.flag());
+    for (const std::string& warning : plan.warnings) fmt::print(stderr, "warning: {}\n", warning);
     return print_now(flags.json ? plan.json().dump(2) + "\n" : plan.text());
   }
   train::Outcome outcome;

@@ -14,6 +14,7 @@
 #include "base/interrupt.h"
 #include "base/memory.h"
 #include "checkpoint/tensor_models.h"
+#include "train/check_settings.h"
 #include "train/flops.h"
 #include "train/learner.h"
 #include "train/prepare.h"
@@ -175,6 +176,7 @@ Json DryRun::json() const {
                  {"total", total_bytes()},
                  {"available", available_bytes}}},
                {"seconds", total_seconds()},
+               {"warnings", warnings},
                {"stages", Json::array()}};
   for (const Stage& stage : stages)
     json["stages"].push_back({{"name", stage.name},
@@ -190,6 +192,7 @@ DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt) {
   plan.program_bytes = resident_memory_bytes();
   const TemporaryDirectory directory;
   Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
+  plan.warnings = check_settings(recipe, prepared.config);
   count_bytes(prepared.config, recipe, plan);
   prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);
   for (size_t i = 0; i < recipe.stages.size(); ++i) {

@@ -28,6 +28,7 @@ struct DryRun {
     double seconds;  // of a step, mean, measured
   };
   std::vector<Stage> stages;
+  std::vector<std::string> warnings;  // settings without an effect
 
   int64_t total_bytes() const {
     return program_bytes + weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes + snapshot_bytes;

@@ -12,6 +12,7 @@
 #include "checkpoint/tensor_models.h"
 #include "io/file.h"
 #include "media/image_processor.h"
+#include "train/check_settings.h"
 #include "train/checkpoint.h"
 #include "train/flops.h"
 #include "train/prepare.h"
@@ -105,6 +106,7 @@ class Run {
 
   // Before the first step, so that no stage is refused hours later.
   void plan_stages() {
+    for (const std::string& warning : check_settings(recipe_, prepared_.config)) note("warning: " + warning);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageConfig& stage = recipe_.stages[i];
       configs_.push_back(stage_config(prepared_.config, stage, where_));
