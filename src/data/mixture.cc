@@ -156,11 +156,10 @@ Sample Mixture::at(uint64_t n) const {
   const uint64_t k = samples_before_block(block->number, i) + rank;
   const Pieces& pieces = *pieces_[i];
   if (k >= pieces.limit)
-    fail(
-        fmt::format("data '{}'", sources_[i].name),
-        "data runs out: {} epochs ({} samples) were asked of it at most; raise max_epochs, lower its weight, train for "
-        "fewer steps, or add data",
-        sources_[i].max_epochs, pieces.limit);
+    throw OutOfData(fmt::format("data '{}'", sources_[i].name),
+                    fmt::format("data runs out: {} epochs ({} samples) were asked of it at most; raise max_epochs, "
+                                "lower its weight, train for fewer steps, or add data",
+                                sources_[i].max_epochs, pieces.limit));
   const uint64_t epoch = k / pieces.count();
   const auto piece =
       static_cast<int64_t>(Permutation(pieces.count(), mix({seed_, pieces.name_key, epoch}))(k % pieces.count()));

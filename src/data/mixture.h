@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "data/dataset.h"
 
 namespace puna::data {
@@ -14,7 +15,13 @@ struct MixtureSource {
   std::string name;
   std::shared_ptr<const Dataset> dataset;
   double weight = 1;      // share of the tokens, relative to the other sources
-  double max_epochs = 0;  // 0: no limit; else Error when a sample beyond it is asked for
+  double max_epochs = 0;  // 0: no limit; else OutOfData when a sample beyond it is asked for
+};
+
+/// A source has been gone through as often as it may be.
+class OutOfData : public Error {
+ public:
+  using Error::Error;
 };
 
 /// A document, or a piece of one that is longer than the sequence length. Positions restart at 0. The loss of a piece's
@@ -36,7 +43,7 @@ class Mixture {
   /// `sequence_length`.
   Mixture(std::vector<MixtureSource> sources, uint64_t seed, int64_t sequence_length);
 
-  /// n < 2^62. Throws Error when a source has run out of data. Safe from several threads.
+  /// n < 2^62. Throws OutOfData, and Error for a damaged shard. Safe from several threads.
   Sample at(uint64_t n) const;
   const std::vector<MixtureSource>& sources() const { return sources_; }
 
