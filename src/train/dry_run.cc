@@ -1,9 +1,10 @@
 #include "train/dry_run.h"
 
 #include <malloc.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 #include <numeric>
@@ -31,13 +32,18 @@ constexpr int kWarmSteps = 2, kTimedSteps = 4;
 
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() : path_(fs::temp_directory_path() / fmt::format("puna-dry-run-{}", getpid())) {
-    fs::create_directories(path_);
+  TemporaryDirectory() {
+    std::string name = (fs::temp_directory_path() / "puna-dry-run-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr)
+      fail(name, "cannot be made: {}; free some space, or set TMPDIR", std::generic_category().message(errno));
+    path_ = name;
   }
   ~TemporaryDirectory() {
     std::error_code ignored;
     fs::remove_all(path_, ignored);
   }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
   const fs::path& path() const { return path_; }
 
  private:

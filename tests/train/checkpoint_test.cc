@@ -266,6 +266,16 @@ TEST(Checkpoint, WhatKilledRunsLeftIsPassedOverAndRemoved) {
   EXPECT_THAT(names_in(dir.path()), ElementsAre("latest", "notes.tmp", "step-00000010", "step-00000030"));
 }
 
+TEST(Checkpoint, OnesThatWereBeingReplacedArePutBackOrRemoved) {
+  const test::TemporaryDirectory dir;
+  save({dir.path(), 0}, {10, 20});
+  fs::rename(dir.path() / "step-00000020", dir.path() / "step-00000020.old");
+  fs::copy(dir.path() / "step-00000010", dir.path() / "step-00000010.old");
+  const CheckpointWriter writer({dir.path()});
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("latest", "step-00000010", "step-00000020"));
+  EXPECT_EQ(load_newest(dir.path()).first.checkpoint.step, 20);
+}
+
 TEST(Checkpoint, SecondWriterOfADirectoryIsRefused) {
   const test::TemporaryDirectory dir;
   {
