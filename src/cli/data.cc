@@ -14,6 +14,7 @@
 #include "cli/terminal.h"
 #include "data/build.h"
 #include "data/dataset.h"
+#include "data/files.h"
 #include "data/vocabulary.h"
 #include "data/write_records.h"
 #include "io/file.h"

@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "arch/config.h"
 #include "data/dataset.h"
@@ -35,9 +34,5 @@ struct BuildOptions {
 /// Builds the dataset at `out`, or goes on where an earlier build of the same records stopped; a finished one with the
 /// same fingerprint and encoding is left as it is. Throws Error when `out` holds another dataset.
 void build(RecordSource& records, const Encoding& encoding, const BuildOptions& options);
-
-/// Records of files: *.txt and *.md (one document each), *.jsonl (one record a line: {"text": ...}, {"messages": [...]}
-/// or {"text" with <image> places, "images": [paths]}; docs/DATA.md has the forms). Directories are searched.
-std::unique_ptr<RecordSource> open_files(const std::vector<std::filesystem::path>& paths);
 
 }  // namespace puna::data

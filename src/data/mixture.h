@@ -32,7 +32,6 @@ struct Sample {
   std::vector<ImageView> images;
   size_t source = 0;  // index into the mixture's sources
   int64_t document = 0;
-  int64_t epoch = 0;
 };
 
 /// at(n) is a pure function of (sources, seed, sequence length, n): stopping and going on changes nothing. Each source
@@ -46,10 +45,6 @@ class Mixture {
   /// n < 2^62. Throws OutOfData, and Error for a damaged shard. Safe from several threads.
   Sample at(uint64_t n) const;
   const std::vector<MixtureSource>& sources() const { return sources_; }
-
-  /// Samples of one epoch of a source, and the part of all samples that come from it.
-  int64_t num_pieces(size_t source) const;
-  double sample_share(size_t source) const;
 
  private:
   struct Pieces;  // of one source: its documents cut to the sequence length

@@ -6,6 +6,7 @@
 #include "base/suggest.h"
 #include "checkpoint/tensor_models.h"
 #include "data/build.h"
+#include "data/files.h"
 #include "data/manifest.h"
 #include "io/file.h"
 #include "synth/generator.h"

@@ -10,11 +10,15 @@
 #include "checkpoint/model_source.h"
 #include "data/dataset.h"
 #include "data/mixture.h"
+#include "data/record.h"
 #include "media/image_processor.h"
 #include "text/tokenizer.h"
 #include "train/recipe.h"
 
 namespace puna::train {
+
+/// The records of a source that is not a dataset already.
+std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source);
 
 struct Prepared {
   std::shared_ptr<const text::Tokenizer> tokenizer;

@@ -10,6 +10,7 @@
 #include "text/special_names.h"
 #include "text/tokenizer_write.h"
 #include "train/fields.h"
+#include "train/prepare.h"
 #include "train/recipe_fields.h"
 
 namespace puna::train {

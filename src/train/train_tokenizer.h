@@ -3,15 +3,10 @@
 
 #include <atomic>
 #include <filesystem>
-#include <memory>
 
-#include "data/record.h"
 #include "train/recipe.h"
 
 namespace puna::train {
-
-/// The records of a source that is not a dataset already.
-std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source);
 
 /// Trains on the sources' text and writes to `dir`; leaves what an equal recipe wrote before, and any when the run has
 /// `begun`: its data and weights belong to that one. Throws Interrupted once `interrupt` is set.
