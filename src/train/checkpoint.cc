@@ -1,12 +1,8 @@
 #include "train/checkpoint.h"
 
 #include <ATen/core/grad_mode.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <future>
@@ -15,6 +11,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "checkpoint/scalar_type.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
@@ -27,17 +24,11 @@ namespace fs = std::filesystem;
 using internal::Manifest;
 namespace {
 
-/// Held while a writer lives; the kernel lets go of it however the process ends.
-int lock_directory(const fs::path& dir) {
-  std::error_code ec;
-  fs::create_directories(dir, ec);
-  const int fd = open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) fail(dir.string(), "cannot be made or opened: {}", std::generic_category().message(errno));
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    close(fd);
+io::Descriptor locked(const fs::path& dir) {
+  auto lock = io::lock_directory(dir);
+  if (!lock)
     fail(dir.string(), "another run is writing its checkpoints here; stop it first or choose another directory");
-  }
-  return fd;
+  return std::move(*lock);
 }
 
 /// Copies into the memory of the last snapshot where names, shapes and types are as they were.
@@ -84,14 +75,13 @@ void load_shard(const fs::path& dir, size_t shard, const Manifest& manifest,
 }  // namespace
 
 struct CheckpointWriter::Impl {
-  explicit Impl(CheckpointOptions given) : options(std::move(given)), lock(lock_directory(options.dir)) {}
+  explicit Impl(CheckpointOptions given) : options(std::move(given)), lock(locked(options.dir)) {}
   ~Impl() {
     if (writing.valid()) writing.wait();
-    close(lock);
   }
 
   CheckpointOptions options;
-  int lock;
+  io::Descriptor lock;  // held while a writer lives
   Checkpoint snapshot;
   std::future<void> writing;
 };
