@@ -138,7 +138,7 @@ class Run {
     return hashes;
   }
 
-  // Moves the newest checkpoint that fits this run into `state` and returns it.
+  // The newest checkpoint that fits this run; its state becomes `state`.
   Checkpoint load(RunState& state, at::ScalarType wide) const {
     const auto check = [&](const Checkpoint& checkpoint, const std::string& where) {
       state = read_state(checkpoint.state, where);
