@@ -14,6 +14,7 @@
 #include "cli/terminal.h"
 #include "data/build.h"
 #include "data/dataset.h"
+#include "data/files.h"
 #include "data/vocabulary.h"
 #include "data/write_records.h"
 #include "io/file.h"
@@ -73,6 +74,8 @@ void run_build(const BuildFlags& flags) {
   const auto records = data::open_files({flags.files.begin(), flags.files.end()});
   data::BuildOptions options;
   options.out = options.name = flags.out;
+  const InterruptGuard interrupt;
+  options.interrupt = &interrupt.flag();
   data::build(*records, encoding, options);
   print_now(summary(*data::Dataset::open(flags.out)) + "\n");
 }

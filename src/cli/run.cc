@@ -9,6 +9,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/suggest.h"
 #include "cli/commands.h"
@@ -17,7 +18,7 @@
 namespace puna::cli {
 namespace {
 
-constexpr int kUsage = 2, kBug = 70, kClosedPipe = 141;
+constexpr int kUsage = 2, kBug = 70, kInterrupted = 130, kClosedPipe = 141;
 
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& candidates) {
   const std::string nearest = nearest_name(name, candidates);
@@ -160,6 +161,8 @@ int run(std::vector<std::string> arguments) {
     return parse_and_run(app, std::move(arguments));
   } catch (const Exit& exit) {
     return exit.status;
+  } catch (const Interrupted&) {
+    return kInterrupted;
   } catch (const UsageError& error) {
     return complain(error.what(), kUsage);
   } catch (const Error& error) {

@@ -112,9 +112,12 @@ void run_train(const TrainFlags& flags) {
   const std::vector<fs::path> paths(flags.inputs.begin(), flags.inputs.end());
   const auto specials = special_names(flags);
   const auto files = text::find_training_files(paths);
-  const auto pieces = text::count_pieces(files, flags.threads > 0 ? flags.threads : engine::default_threads());
+  const InterruptGuard interrupt;
+  const int64_t threads = flags.threads > 0 ? flags.threads : engine::default_threads();
+  const auto pieces = text::count_pieces(files, threads, &interrupt.flag());
   if (pieces.num_distinct() == 0) fail(flags.inputs.front(), "no text here; name files or directories that hold some");
   text::BpeOptions options = flags.bpe;
+  options.interrupt = &interrupt.flag();
   options.num_tokens = flags.vocab_size - std::ssize(specials);
   const auto result = text::train_bpe(pieces, options);
   if (std::ssize(result.tokens) < options.num_tokens)

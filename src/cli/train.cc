@@ -88,11 +88,12 @@ void run_train(const TrainFlags& flags) {
     throw UsageError("train", "no recipe; give a TOML file, such as recipes/demo/pretrain.toml");
   const train::Recipe recipe = train::read_recipe(flags.recipe, flags.overrides);
   engine::set_threads(recipe.threads);
+  InterruptGuard interrupt;
   if (flags.dry_run) {
-    const train::DryRun plan = train::dry_run(recipe);
+    const train::DryRun plan = train::dry_run(recipe, &interrupt.flag());
+    for (const std::string& warning : plan.warnings) fmt::print(stderr, "warning: {}\n", warning);
     return print_now(flags.json ? plan.json().dump(2) + "\n" : plan.text());
   }
-  InterruptGuard interrupt;
   train::Outcome outcome;
   {
     LiveLine line;

@@ -1,10 +1,7 @@
 #include "data/build.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "data/encode.h"
 #include "data/manifest.h"
@@ -17,23 +14,6 @@ namespace puna::data {
 namespace {
 
 namespace fs = std::filesystem;
-
-/// Held while a build writes to a directory; the system lets go of it however the process ends.
-class DirectoryLock {
- public:
-  explicit DirectoryLock(const fs::path& dir) : fd_(open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    if (fd_ < 0) fail(dir.string(), "cannot be opened: {}", std::generic_category().message(errno));
-    if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return;
-    close(fd_);
-    fail(dir.string(), "another build is writing to it; wait for that, or name another directory");
-  }
-  ~DirectoryLock() { close(fd_); }
-  DirectoryLock(const DirectoryLock&) = delete;
-  DirectoryLock& operator=(const DirectoryLock&) = delete;
-
- private:
-  int fd_;
-};
 
 /// Files that a killed build left half written.
 void remove_temporary_files(const fs::path& dir) {
@@ -61,6 +41,7 @@ class Builder {
   void go_on(const Manifest& earlier) {
     int64_t done = 0;
     for (const ShardEntry& entry : earlier.shards) {
+      stop_if_interrupted(options_.interrupt);
       try {
         open_shard(options_.out, entry, manifest_.range, true);
       } catch (const Error&) {
@@ -71,6 +52,7 @@ class Builder {
     }
     Progress progress(label("skipping in"), kProgressSteps);
     for (int64_t i = 0; i < done; ++i) {
+      stop_if_interrupted(options_.interrupt);
       if (!records_.next())
         fail(options_.out.string(), "an earlier build read {} records, now there are {}; remove it to build it anew",
              done, i);
@@ -82,6 +64,7 @@ class Builder {
     {
       Progress progress(label("building"), kProgressSteps);
       while (auto record = records_.next()) {
+        stop_if_interrupted(options_.interrupt);
         const EncodedDocument document = encode_record(std::move(*record), encoding_);
         if (!shard_.empty() && shard_.bytes_with(document) > options_.max_shard_bytes) write_shard();
         shard_.add(document);
@@ -123,8 +106,8 @@ class Builder {
 void build(RecordSource& records, const Encoding& encoding, const BuildOptions& options) {
   const Manifest wanted{
       records.fingerprint(), encoding_hash(encoding), tokenizer_hash(*encoding.tokenizer), token_range(encoding), {}};
-  io::make_directories(options.out);
-  const DirectoryLock lock(options.out);
+  const auto lock = io::lock_directory(options.out);
+  if (!lock) fail(options.out.string(), "another build is writing to it; wait for that, or name another directory");
   const fs::path whole = options.out / kManifestName, partial = options.out / kPartialManifestName;
   if (io::path_exists(whole)) {
     check_same(options.out, read_manifest(whole), wanted, "a dataset");

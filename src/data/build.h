@@ -1,10 +1,10 @@
 // Records to a dataset on disk.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "arch/config.h"
 #include "data/dataset.h"
@@ -27,15 +27,12 @@ std::string encoding_hash(const Encoding& encoding);
 struct BuildOptions {
   std::filesystem::path out;
   int64_t max_shard_bytes = int64_t{256} << 20;
-  std::string name;  // shown in the progress bar
+  std::string name;                              // shown in the progress bar
+  const std::atomic<bool>* interrupt = nullptr;  // once set, Interrupted is thrown; a later build goes on
 };
 
 /// Builds the dataset at `out`, or goes on where an earlier build of the same records stopped; a finished one with the
 /// same fingerprint and encoding is left as it is. Throws Error when `out` holds another dataset.
 void build(RecordSource& records, const Encoding& encoding, const BuildOptions& options);
-
-/// Records of files: *.txt and *.md (one document each), *.jsonl (one record a line: {"text": ...}, {"messages": [...]}
-/// or {"text" with <image> places, "images": [paths]}; docs/DATA.md has the forms). Directories are searched.
-std::unique_ptr<RecordSource> open_files(const std::vector<std::filesystem::path>& paths);
 
 }  // namespace puna::data

@@ -1,7 +1,8 @@
+#include "data/files.h"
+
 #include <algorithm>
 
 #include "base/error.h"
-#include "data/build.h"
 #include "data/record_json.h"
 #include "io/file.h"
 #include "io/hash.h"

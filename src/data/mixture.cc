@@ -115,12 +115,6 @@ uint64_t Mixture::samples_before_block(uint64_t block) const {
   return sum;
 }
 
-int64_t Mixture::num_pieces(size_t source) const { return static_cast<int64_t>(pieces_.at(source)->count()); }
-
-double Mixture::sample_share(size_t source) const {
-  return std::ldexp(static_cast<double>(share_.at(source)), -kShareBits);
-}
-
 std::shared_ptr<const Mixture::Block> Mixture::block_of(uint64_t n) const {
   {
     const std::lock_guard lock(cache_->mutex);
@@ -156,11 +150,10 @@ Sample Mixture::at(uint64_t n) const {
   const uint64_t k = samples_before_block(block->number, i) + rank;
   const Pieces& pieces = *pieces_[i];
   if (k >= pieces.limit)
-    fail(
-        fmt::format("data '{}'", sources_[i].name),
-        "data runs out: {} epochs ({} samples) were asked of it at most; raise max_epochs, lower its weight, train for "
-        "fewer steps, or add data",
-        sources_[i].max_epochs, pieces.limit);
+    throw OutOfData(fmt::format("data '{}'", sources_[i].name),
+                    fmt::format("data runs out: {} epochs ({} samples) were asked of it at most; raise max_epochs, "
+                                "lower its weight, train for fewer steps, or add data",
+                                sources_[i].max_epochs, pieces.limit));
   const uint64_t epoch = k / pieces.count();
   const auto piece =
       static_cast<int64_t>(Permutation(pieces.count(), mix({seed_, pieces.name_key, epoch}))(k % pieces.count()));
@@ -172,8 +165,7 @@ Sample Mixture::at(uint64_t n) const {
   const int64_t end =
       piece + 1 < *next ? pieces.begin[static_cast<size_t>(piece) + 1] : static_cast<int64_t>(document.tokens.size());
   const auto from = static_cast<size_t>(first), count = static_cast<size_t>(end - first);
-  Sample sample{document.tokens.subspan(from, count), document.loss.subspan(from, count), {}, i, d,
-                static_cast<int64_t>(epoch)};
+  Sample sample{document.tokens.subspan(from, count), document.loss.subspan(from, count), {}, i, d};
   for (ImageView image : document.images) {
     if (image.first_token < first || image.first_token >= end) continue;
     image.first_token -= first;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "data/dataset.h"
 
 namespace puna::data {
@@ -14,7 +15,13 @@ struct MixtureSource {
   std::string name;
   std::shared_ptr<const Dataset> dataset;
   double weight = 1;      // share of the tokens, relative to the other sources
-  double max_epochs = 0;  // 0: no limit; else Error when a sample beyond it is asked for
+  double max_epochs = 0;  // 0: no limit; else OutOfData when a sample beyond it is asked for
+};
+
+/// A source has been gone through as often as it may be.
+class OutOfData : public Error {
+ public:
+  using Error::Error;
 };
 
 /// A document, or a piece of one that is longer than the sequence length. Positions restart at 0. The loss of a piece's
@@ -25,7 +32,6 @@ struct Sample {
   std::vector<ImageView> images;
   size_t source = 0;  // index into the mixture's sources
   int64_t document = 0;
-  int64_t epoch = 0;
 };
 
 /// at(n) is a pure function of (sources, seed, sequence length, n): stopping and going on changes nothing. Each source
@@ -36,13 +42,9 @@ class Mixture {
   /// `sequence_length`.
   Mixture(std::vector<MixtureSource> sources, uint64_t seed, int64_t sequence_length);
 
-  /// n < 2^62. Throws Error when a source has run out of data. Safe from several threads.
+  /// n < 2^62. Throws OutOfData, and Error for a damaged shard. Safe from several threads.
   Sample at(uint64_t n) const;
   const std::vector<MixtureSource>& sources() const { return sources_; }
-
-  /// Samples of one epoch of a source, and the part of all samples that come from it.
-  int64_t num_pieces(size_t source) const;
-  double sample_share(size_t source) const;
 
  private:
   struct Pieces;  // of one source: its documents cut to the sequence length

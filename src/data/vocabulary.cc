@@ -83,10 +83,4 @@ bool StoredVocabulary::is_special(TokenId id) const {
   return special_[static_cast<size_t>(id)] == 1;
 }
 
-std::string StoredVocabulary::decode(std::span<const TokenId> ids) const {
-  std::string text;
-  for (TokenId id : ids) text += bytes(id);
-  return text;
-}
-
 }  // namespace puna::data

@@ -20,8 +20,6 @@ class StoredVocabulary {
   int64_t size() const { return static_cast<int64_t>(special_.size()); }
   std::string_view bytes(text::TokenId id) const;
   bool is_special(text::TokenId id) const;
-  /// The ids' bytes laid end to end.
-  std::string decode(std::span<const text::TokenId> ids) const;
 
  private:
   io::TensorFile file_;

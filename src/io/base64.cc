@@ -6,8 +6,9 @@
 namespace puna::io {
 namespace {
 
+constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 std::array<int8_t, 256> make_base64_values() {
-  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
   std::array<int8_t, 256> values;
   values.fill(-1);
   for (size_t i = 0; i < kDigits.size(); ++i) values[static_cast<uint8_t>(kDigits[i])] = static_cast<int8_t>(i);
@@ -15,6 +16,17 @@ std::array<int8_t, 256> make_base64_values() {
 }
 
 }  // namespace
+
+std::string encode_base64(std::string_view bytes) {
+  std::string out;
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    uint32_t bits = 0;
+    for (size_t j = i; j < i + 3; ++j) bits = bits << 8 | (j < bytes.size() ? static_cast<uint8_t>(bytes[j]) : 0u);
+    for (int shift = 18; shift >= 0; shift -= 6) out += kDigits[bits >> shift & 63];
+  }
+  const size_t padding = (3 - bytes.size() % 3) % 3;
+  return out.replace(out.size() - padding, padding, padding, '=');
+}
 
 std::optional<std::string> decode_base64(std::string_view text) {
   static const auto kValues = make_base64_values();

@@ -7,6 +7,9 @@
 
 namespace puna::io {
 
+/// Padded; of no bytes it is empty.
+std::string encode_base64(std::string_view bytes);
+
 /// The bytes, or nullopt. Strict: not empty, padded, no other characters, unused bits zero.
 std::optional<std::string> decode_base64(std::string_view text);
 

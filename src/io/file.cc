@@ -10,23 +10,11 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "io/descriptor.h"
 
 namespace puna::io {
 namespace fs = std::filesystem;
 namespace {
-
-// Closes a descriptor when the scope ends.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  ~Descriptor() { close(fd_); }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  int get() const { return fd_; }
-
- private:
-  int fd_;
-};
 
 std::string reason(int error) { return std::generic_category().message(error); }
 

@@ -80,12 +80,19 @@ Panels loss(Runs runs, double smoothing) {
 
 Panels sources(Runs runs, double smoothing) {
   LineChart chart = chart_over_steps("Loss by source", "loss (nats per token)", runs);
-  for (const RunMetrics& run : runs)
+  for (const RunMetrics& run : runs) {
+    const std::string prefix = runs.size() > 1 ? run.name + ", " : "";
     for (const auto& [name, curve] : run.source_loss) {
       if (!has_data(curve)) continue;
-      chart.series.push_back(series_of(runs.size() > 1 ? run.name + ", " + name : name, curve));
+      chart.series.push_back(series_of(prefix + name, curve));
       chart.series.back().smoothing = smoothing;
     }
+    for (const auto& [name, curve] : run.eval_source_loss) {
+      if (!has_data(curve)) continue;
+      chart.series.push_back(series_of(prefix + name + ", evaluation", curve));
+      chart.series.back().dashed = true;
+    }
+  }
   return chart.series.empty() ? Panels{} : Panels{chart};
 }
 
@@ -195,7 +202,7 @@ struct Kind {
 const std::vector<Kind>& kinds_with_makers() {
   static const std::vector<Kind> kinds = {
       {{"loss", "training and evaluation loss, the runs overlaid"}, loss},
-      {{"sources", "loss by source of the mixture"}, sources},
+      {{"sources", "loss by source, of training and of evaluation"}, sources},
       {{"gradient", "gradient norm"}, gradient},
       {{"rate", "learning rate"}, rate},
       {{"position", "loss by position, mean of the last records"}, position},

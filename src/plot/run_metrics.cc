@@ -55,13 +55,15 @@ class Record {
     curve(json_, "grad_norm", run_.grad_norm);
     curve(json_, "learning_rate", run_.learning_rate);
     stage();
-    sources();
+    sources(json_, run_.source_loss);
     if (const Json* experts = find(json_, "experts")) layers(*experts);
     const Json* eval = find(json_, "eval");
     if (eval && !eval->is_object()) fail(where_, "'eval' must be an object");
-    if (eval) curve(*eval, "loss", run_.eval_loss);
-    position(json_);
-    if (eval) position(*eval);
+    if (eval) {
+      curve(*eval, "loss", run_.eval_loss);
+      sources(*eval, run_.eval_source_loss);
+    }
+    position();
   }
 
  private:
@@ -82,14 +84,13 @@ class Record {
     if (run_.stages.empty() || run_.stages.back().second != name) run_.stages.emplace_back(step_, name);
   }
 
-  void sources() {
-    const Json* losses = find(json_, "source_loss");
+  void sources(const Json& object, std::map<std::string, Curve>& to) const {
+    const Json* losses = find(object, "source_loss");
     if (!losses) return;
     if (!losses->is_object()) fail(where_, "'source_loss' must be an object of numbers");
     for (const auto& [name, value] : losses->items()) {
-      if (run_.source_loss.size() >= kMaxSources && !run_.source_loss.contains(name))
-        fail(where_, "there are more than {} sources", kMaxSources);
-      add(run_.source_loss[name], step_, number(value, "source_loss", where_));
+      if (to.size() >= kMaxSources && !to.contains(name)) fail(where_, "there are more than {} sources", kMaxSources);
+      add(to[name], step_, number(value, "source_loss", where_));
     }
   }
 
@@ -121,8 +122,8 @@ class Record {
     return out;
   }
 
-  void position(const Json& object) {
-    const Json* losses = find(object, "position_loss");
+  void position() {
+    const Json* losses = find(json_, "position_loss");
     if (!losses) return;
     auto& kept = run_.position_loss;
     kept.push_back(numbers(*losses, "position_loss", where_));

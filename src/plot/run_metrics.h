@@ -42,8 +42,8 @@ struct LayerMetrics {
 struct RunMetrics {
   std::string name;
   Curve loss, eval_loss, grad_norm, learning_rate;
-  std::map<std::string, Curve> source_loss;
-  std::map<int64_t, LayerMetrics> layers;              // by layer
+  std::map<std::string, Curve> source_loss, eval_source_loss;  // by source
+  std::map<int64_t, LayerMetrics> layers;                      // by layer
   std::vector<std::vector<double>> position_loss;      // [the last 20 records][bucket: from position 2^bucket on]
   std::vector<std::pair<double, std::string>> stages;  // first step of each
   std::vector<std::string> notes;                      // what was passed over, for people

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "text/byte_level.h"
 #include "text/vocabulary.h"
@@ -74,6 +75,7 @@ class Trainer {
     Progress progress("Learning tokens", options_.num_tokens);
     Candidate best;
     while (std::ssize(tokens_) < options_.num_tokens && next_pair(best)) {
+      stop_if_interrupted(options_.interrupt);
       join(best);
       progress.set(std::ssize(tokens_));
     }
@@ -143,6 +145,7 @@ class Trainer {
   void count_byte_pairs() {
     std::vector<uint32_t> by_bytes(kNumBytes * kNumBytes, kNone);
     for (uint32_t w = 0; w < words_.size(); ++w) {
+      stop_if_interrupted(options_.interrupt);
       const TokenId* symbols = &symbols_[words_[w].begin];
       for (uint32_t i = 0; i + 1 < words_[w].size; ++i) {
         if (!may_join(symbols[i], symbols[i + 1])) continue;

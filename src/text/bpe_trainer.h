@@ -1,6 +1,7 @@
 // Learns the tokens of byte-level BPE: again and again, the most frequent pair of neighbours becomes a token.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -10,10 +11,11 @@
 namespace puna::text {
 
 struct BpeOptions {
-  int64_t num_tokens = 0;         // the 256 bytes among them, special tokens not
-  int64_t min_frequency = 2;      // a pair that occurs less often is never joined
-  int64_t max_token_bytes = 128;  // at most kMaxTokenBytes
-  bool single_digits = false;     // an ASCII digit joins nothing
+  int64_t num_tokens = 0;                        // the 256 bytes among them, special tokens not
+  int64_t min_frequency = 2;                     // a pair that occurs less often is never joined
+  int64_t max_token_bytes = 128;                 // at most kMaxTokenBytes
+  bool single_digits = false;                    // an ASCII digit joins nothing
+  const std::atomic<bool>* interrupt = nullptr;  // once set, Interrupted is thrown
 };
 
 struct BpeResult {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "io/base64.h"
 #include "io/file.h"
 #include "text/bpe.h"
 #include "text/byte_level.h"
@@ -19,18 +20,6 @@ const std::string_view kChatTemplate =
 
 namespace {
 
-std::string encode_base64(std::string_view bytes) {
-  constexpr std::string_view kDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-  std::string out;
-  for (size_t i = 0; i < bytes.size(); i += 3) {
-    uint32_t bits = 0;
-    for (size_t j = i; j < i + 3; ++j) bits = bits << 8 | (j < bytes.size() ? static_cast<uint8_t>(bytes[j]) : 0u);
-    for (int shift = 18; shift >= 0; shift -= 6) out += kDigits[bits >> shift & 63];
-  }
-  const size_t padding = (3 - bytes.size() % 3) % 3;
-  return out.replace(out.size() - padding, padding, padding, '=');
-}
-
 Json merges_of(const std::vector<std::string>& tokens) {
   Vocabulary vocabulary({tokens, std::vector<uint8_t>(tokens.size())}, "tokenizer");
   Json merges = Json::array();
@@ -46,7 +35,8 @@ void write_json(const std::filesystem::path& path, const Json& json) { io::write
 
 std::string rank_file(const std::vector<std::string>& tokens) {
   std::string out;
-  for (size_t rank = 0; rank < tokens.size(); ++rank) out += fmt::format("{} {}\n", encode_base64(tokens[rank]), rank);
+  for (size_t rank = 0; rank < tokens.size(); ++rank)
+    out += fmt::format("{} {}\n", io::encode_base64(tokens[rank]), rank);
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/json.h"
 #include "base/parallel_for.h"
 #include "base/progress.h"
@@ -160,7 +161,7 @@ TrainingFiles find_training_files(std::span<const fs::path> paths) {
   return out;
 }
 
-PieceCounts count_pieces(const TrainingFiles& files, int64_t threads) {
+PieceCounts count_pieces(const TrainingFiles& files, int64_t threads, const std::atomic<bool>* interrupt) {
   const std::vector<Block> blocks = blocks_of(files);
   const int64_t workers = std::clamp<int64_t>(std::ssize(blocks), 1, threads);
   std::vector<PieceCounts> counts(static_cast<size_t>(workers));
@@ -171,6 +172,7 @@ PieceCounts count_pieces(const TrainingFiles& files, int64_t threads) {
   parallel_for(workers, workers, [&](int64_t worker) {
     try {
       for (size_t i; !stop && (i = next++) < blocks.size();) {
+        stop_if_interrupted(interrupt);
         add_block(blocks[i], counts[static_cast<size_t>(worker)]);
         std::lock_guard lock(mutex);
         progress.add(blocks[i].end - blocks[i].begin);

@@ -1,6 +1,7 @@
 // The files that a tokenizer is trained on, read in blocks by several threads.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <span>
@@ -28,8 +29,9 @@ struct TrainingFiles {
 TrainingFiles find_training_files(std::span<const std::filesystem::path> paths);
 
 /// The pieces of all texts, each text split on its own: whole files, or of *.jsonl the string "text" and the contents
-/// of "messages" (strings, or lists of parts with "text"). Throws Error naming file and line of a malformed line.
-PieceCounts count_pieces(const TrainingFiles& files, int64_t threads);
+/// of "messages" (strings, or lists of parts with "text"). Throws Error naming file and line of a malformed line,
+/// and Interrupted once `interrupt` is set.
+PieceCounts count_pieces(const TrainingFiles& files, int64_t threads, const std::atomic<bool>* interrupt = nullptr);
 
 /// The first place at or after `from` where a cut of `text` leaves its pieces as they are; its size when there is none.
 size_t next_cut(std::string_view text, size_t from);

@@ -8,11 +8,12 @@
 namespace puna::train {
 namespace {
 
-at::Tensor pixels_of(const data::ImageView& image, const media::ImageProcessorConfig& config) {
-  const media::TiledImage tiled = media::process_image(io::decode_image(image.encoded, "training image"), config);
+at::Tensor pixels_of(const data::ImageView& image, const media::ImageProcessorConfig& config,
+                     const std::string& document) {
+  const media::TiledImage tiled = media::process_image(io::decode_image(image.encoded, "image of " + document), config);
   if (tiled.rows != image.tiles.rows || tiled.columns != image.tiles.columns)
-    fail("data", "an image has {}x{} tiles, its tokens were laid out for {}x{}; build the dataset again", tiled.rows,
-         tiled.columns, image.tiles.rows, image.tiles.columns);
+    fail("image of " + document, "has {}x{} tiles, its tokens were laid out for {}x{}; build the dataset again",
+         tiled.rows, tiled.columns, image.tiles.rows, image.tiles.columns);
   return tiled.pixels;
 }
 
@@ -22,7 +23,7 @@ struct Builder {
   std::vector<int32_t> source, position;
   std::vector<at::Tensor> pixels;
 
-  void add(const data::Sample& sample, const media::ImageProcessorConfig& images) {
+  void add(const data::Sample& sample, const media::ImageProcessorConfig& images, const std::string& document) {
     const auto row = static_cast<int64_t>(tokens.size());
     const size_t length = sample.tokens.size();
     tokens.insert(tokens.end(), sample.tokens.begin(), sample.tokens.end());
@@ -34,7 +35,7 @@ struct Builder {
       position.push_back(static_cast<int32_t>(t));
     }
     begin.push_back(static_cast<int64_t>(tokens.size()));
-    for (const data::ImageView& image : sample.images) pixels.push_back(pixels_of(image, images));
+    for (const data::ImageView& image : sample.images) pixels.push_back(pixels_of(image, images, document));
   }
 
   MicroBatch finish() {
@@ -62,7 +63,7 @@ StepBatch make_step_batch(const data::Mixture& mixture, const BatchConfig& batch
     data::Sample sample;
     try {
       sample = mixture.at(n);
-    } catch (const Error&) {  // no more data: this step is whole without it, the next one will say so
+    } catch (const data::OutOfData&) {  // this step is whole without it, the next one will say so
       if (step.num_tokens == 0) throw;
       step.next_sample = n;
       break;
@@ -74,11 +75,11 @@ StepBatch make_step_batch(const data::Mixture& mixture, const BatchConfig& batch
     }
     const auto held = static_cast<int64_t>(builder.tokens.size());
     if (held > 0 && held + length > micro_limit) step.micro.push_back(builder.finish());
-    builder.add(sample, images);
+    step.documents.push_back(fmt::format("{}/{}", mixture.sources()[sample.source].name, sample.document));
+    builder.add(sample, images, step.documents.back());
     step.num_tokens += length;
     step.num_images += static_cast<int64_t>(sample.images.size());
     for (const data::ImageView& image : sample.images) step.num_tiles += image.tiles.num_tiles();
-    step.documents.push_back(fmt::format("{}/{}", mixture.sources()[sample.source].name, sample.document));
   }
   step.micro.push_back(builder.finish());
   for (const MicroBatch& micro : step.micro) step.num_targets += micro.targets.size(0);

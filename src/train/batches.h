@@ -33,7 +33,8 @@ struct StepBatch {
   std::vector<std::string> documents;  // "source/document" of every sample, in order
 };
 
-/// Samples from `first_sample` on until the next would exceed batch.tokens. A pure function of its arguments.
+/// Samples from `first_sample` on until the next would exceed batch.tokens. A pure function of its arguments. Throws
+/// OutOfData when not even the first of them is there, and Error for a damaged shard.
 StepBatch make_step_batch(const data::Mixture& mixture, const BatchConfig& batch,
                           const media::ImageProcessorConfig& images, uint64_t first_sample);
 

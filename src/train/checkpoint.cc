@@ -1,12 +1,8 @@
 #include "train/checkpoint.h"
 
 #include <ATen/core/grad_mode.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <future>
@@ -15,6 +11,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "checkpoint/scalar_type.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
@@ -27,17 +24,11 @@ namespace fs = std::filesystem;
 using internal::Manifest;
 namespace {
 
-/// Held while a writer lives; the kernel lets go of it however the process ends.
-int lock_directory(const fs::path& dir) {
-  std::error_code ec;
-  fs::create_directories(dir, ec);
-  const int fd = open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) fail(dir.string(), "cannot be made or opened: {}", std::generic_category().message(errno));
-  if (flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
-    close(fd);
+io::Descriptor locked(const fs::path& dir) {
+  auto lock = io::lock_directory(dir);
+  if (!lock)
     fail(dir.string(), "another run is writing its checkpoints here; stop it first or choose another directory");
-  }
-  return fd;
+  return std::move(*lock);
 }
 
 /// Copies into the memory of the last snapshot where names, shapes and types are as they were.
@@ -84,14 +75,13 @@ void load_shard(const fs::path& dir, size_t shard, const Manifest& manifest,
 }  // namespace
 
 struct CheckpointWriter::Impl {
-  explicit Impl(CheckpointOptions given) : options(std::move(given)), lock(lock_directory(options.dir)) {}
+  explicit Impl(CheckpointOptions given) : options(std::move(given)), lock(locked(options.dir)) {}
   ~Impl() {
     if (writing.valid()) writing.wait();
-    close(lock);
   }
 
   CheckpointOptions options;
-  int lock;
+  io::Descriptor lock;  // held while a writer lives
   Checkpoint snapshot;
   std::future<void> writing;
 };
@@ -121,7 +111,7 @@ void CheckpointWriter::wait() {
   if (impl_->writing.valid()) impl_->writing.get();
 }
 
-Checkpoint load_checkpoint(const fs::path& step_dir) {
+Checkpoint load_checkpoint(const fs::path& step_dir, const CheckpointCheck& check) {
   const fs::path dir = step_dir.lexically_normal();
   const fs::path path = dir / internal::kManifestName;
   Manifest manifest = internal::parse_manifest(io::read_file(path, internal::kMaxManifestBytes), path.string());
@@ -139,6 +129,7 @@ Checkpoint load_checkpoint(const fs::path& step_dir) {
     if (!checkpoint.tensors.contains(name))
       fail((dir / internal::shard_name(tensor.shard)).string(), "lacks the tensor '{}' of the manifest",
            io::printable(name));
+  if (check) check(checkpoint, path.string());
   return checkpoint;
 }
 
@@ -152,15 +143,15 @@ std::vector<int64_t> checkpoint_steps(const fs::path& dir) {
   return steps;
 }
 
-LoadedCheckpoint load_newest_checkpoint(const fs::path& dir,
-                                        const std::function<void(const std::string&)>& on_damaged) {
+LoadedCheckpoint load_newest_checkpoint(const fs::path& dir, const std::function<void(const std::string&)>& on_damaged,
+                                        const CheckpointCheck& check) {
   auto steps = checkpoint_steps(dir);
   if (steps.empty()) fail(dir.string(), "holds no checkpoint (step-XXXXXXXX)");
   std::string reasons;
   for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
     const fs::path path = dir / internal::step_name(*step);
     try {
-      return {load_checkpoint(path), path};
+      return {load_checkpoint(path, check), path};
     } catch (const Error& error) {
       on_damaged(error.what());
       reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", error.what());

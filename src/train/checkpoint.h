@@ -54,13 +54,18 @@ struct LoadedCheckpoint {
   std::filesystem::path dir;
 };
 
-/// The newest checkpoint whose files are all whole and hash to what the manifest says. Each damaged one is told to
-/// `on_damaged` (its directory and the reason) and passed over. Throws Error when none is left, with the reasons.
+/// Throws Error(`where`, which names the manifest) for a checkpoint that the caller cannot go on from.
+using CheckpointCheck = std::function<void(const Checkpoint& checkpoint, const std::string& where)>;
+
+/// The newest checkpoint whose files are all whole and hash to what the manifest says, and that `check` lets pass. Each
+/// other one is told to `on_damaged` (the file and the reason) and passed over. Throws Error when none is left, with
+/// the reasons.
 LoadedCheckpoint load_newest_checkpoint(const std::filesystem::path& dir,
-                                        const std::function<void(const std::string&)>& on_damaged);
+                                        const std::function<void(const std::string&)>& on_damaged,
+                                        const CheckpointCheck& check = {});
 /// Steps of the checkpoints there, ascending; damaged ones included.
 std::vector<int64_t> checkpoint_steps(const std::filesystem::path& dir);
 /// One particular checkpoint directory, verified. Throws Error that names the first file that is not as it was written.
-Checkpoint load_checkpoint(const std::filesystem::path& step_dir);
+Checkpoint load_checkpoint(const std::filesystem::path& step_dir, const CheckpointCheck& check = {});
 
 }  // namespace puna::train

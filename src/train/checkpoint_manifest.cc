@@ -1,12 +1,12 @@
 #include "train/checkpoint_manifest.h"
 
 #include <charconv>
-#include <limits>
 #include <utility>
 
 #include "base/error.h"
 #include "io/hash.h"
 #include "io/text.h"
+#include "train/json_fields.h"
 
 namespace puna::train::internal {
 namespace {
@@ -15,53 +15,6 @@ constexpr const char* kFormat = "puna-checkpoint";
 constexpr int64_t kVersion = 1;
 
 std::string hash_of_text(std::string_view text) { return io::hash_of(std::as_bytes(std::span(text))); }
-
-/// Looks up and checks the fields of one object.
-class Fields {
- public:
-  Fields(const Json& object, std::string name, std::string_view where)
-      : object_(object), name_(std::move(name)), where_(where) {
-    if (!object.is_object()) fail(where_, "{} is no JSON object", name_);
-  }
-
-  const Json& at(const char* key) const {
-    const auto found = object_.find(key);
-    if (found == object_.end()) fail(where_, "{} lacks '{}'", name_, key);
-    return *found;
-  }
-
-  const std::string& text(const char* key) const {
-    const Json& value = at(key);
-    if (!value.is_string()) fail(where_, "'{}' of {} is no string", key, name_);
-    return value.get_ref<const std::string&>();
-  }
-
-  int64_t count(const char* key) const { return count(at(key), key); }
-
-  const Json& array(const char* key) const {
-    const Json& value = at(key);
-    if (!value.is_array()) fail(where_, "'{}' of {} is no array", key, name_);
-    return value;
-  }
-
-  std::vector<int64_t> counts(const char* key) const {
-    std::vector<int64_t> numbers;
-    for (const Json& value : array(key)) numbers.push_back(count(value, key));
-    return numbers;
-  }
-
- private:
-  int64_t count(const Json& value, const char* key) const {
-    constexpr uint64_t kMax = std::numeric_limits<int64_t>::max();
-    if (!value.is_number_unsigned() || value.get<uint64_t>() > kMax)
-      fail(where_, "'{}' of {} is no whole number of 0 to 2^63 - 1", key, name_);
-    return static_cast<int64_t>(value.get<uint64_t>());
-  }
-
-  const Json& object_;
-  std::string name_;
-  std::string_view where_;
-};
 
 ManifestTensor parse_tensor(const std::string& name, const Json& json, size_t num_shards, std::string_view where) {
   const Fields fields(json, fmt::format("tensor '{}'", io::printable(name)), where);
@@ -115,9 +68,7 @@ Manifest parse_manifest(std::string_view text, std::string_view where) {
       fail(where, "shard {} is named '{}', expected '{}'", i, io::printable(shard.text("file")), shard_name(i));
     manifest.shards.push_back({shard.count("bytes"), shard.text("hash")});
   }
-  const Json& tensors = fields.at("tensors");
-  if (!tensors.is_object()) fail(where, "'tensors' is no object");
-  for (const auto& [name, tensor] : tensors.items())
+  for (const auto& [name, tensor] : fields.object("tensors").items())
     manifest.tensors.emplace(name, parse_tensor(name, tensor, manifest.shards.size(), where));
   manifest.state = fields.at("state");
   return manifest;

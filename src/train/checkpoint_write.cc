@@ -20,7 +20,7 @@ namespace {
 
 constexpr int64_t kBytesPerTensor = 512;  // generous: its entries in a header and in the manifest
 constexpr int64_t kSpareBytes = 1 << 20;  // directories, `latest`, rounding to blocks
-constexpr std::string_view kUnfinished = ".tmp";
+constexpr std::string_view kUnfinished = ".tmp", kReplaced = ".old";
 
 int64_t needed_bytes(const Checkpoint& checkpoint) {
   int64_t bytes = kSpareBytes;
@@ -99,8 +99,8 @@ void put_in_place(const fs::path& made, const fs::path& target) {
   if (!io::path_exists(target)) return fs::rename(made, target);
   if (renameat2(AT_FDCWD, made.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) return;
   fs::path aside = target;
-  aside += ".old";
-  fs::rename(target, aside);
+  aside += kReplaced;
+  fs::rename(target, aside);  // where it is found again, should the next line never run
   std::error_code ec;
   fs::rename(made, target, ec);
   fs::rename(aside, ec ? target : unfinished(aside));
@@ -121,6 +121,15 @@ void prune(const CheckpointOptions& options, int64_t newest) {
     fs::rename(path, unfinished(path), ec);
     if (ec) spdlog::warn("{}: this old checkpoint cannot be removed: {}", path.string(), ec.message());
   }
+}
+
+/// A process that ended between two renames has left a whole checkpoint under this name.
+void put_back(const fs::path& aside) {
+  fs::path target = aside;
+  target.replace_extension();
+  std::error_code ec;
+  fs::rename(aside, io::path_exists(target) ? unfinished(aside) : target, ec);
+  if (ec) spdlog::warn("{}: this checkpoint cannot be renamed: {}", aside.string(), ec.message());
 }
 
 }  // namespace
@@ -157,7 +166,11 @@ void write_checkpoint(const CheckpointOptions& options, const Checkpoint& checkp
 
 void remove_left_overs(const fs::path& dir) {
   std::error_code ec;
-  std::vector<fs::path> found;
+  std::vector<fs::path> found, replaced;
+  for (const auto& entry : fs::directory_iterator(dir, ec))
+    if (entry.path().extension() == kReplaced && step_of(entry.path().stem().string()))
+      replaced.push_back(entry.path());
+  for (const fs::path& path : replaced) put_back(path);
   for (const auto& entry : fs::directory_iterator(dir, ec)) {
     const std::string name = entry.path().filename().string();
     if ((name.starts_with("step-") && name.ends_with(kUnfinished)) || name.starts_with("latest.tmp."))

@@ -15,7 +15,7 @@ void check_free_space(const std::filesystem::path& dir, const Checkpoint& checkp
 /// ones intact.
 void write_checkpoint(const CheckpointOptions& options, const Checkpoint& checkpoint);
 
-/// Removes what killed runs left half-written or half-removed.
+/// Removes what killed runs left half-written or half-removed, and puts back a checkpoint that was being replaced.
 void remove_left_overs(const std::filesystem::path& dir);
 
 }  // namespace puna::train::internal

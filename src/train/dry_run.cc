@@ -1,9 +1,10 @@
 #include "train/dry_run.h"
 
 #include <malloc.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <filesystem>
 #include <numeric>
@@ -11,8 +12,10 @@
 #include "arch/counts.h"
 #include "arch/layer_plan.h"
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/memory.h"
 #include "checkpoint/tensor_models.h"
+#include "train/check_settings.h"
 #include "train/flops.h"
 #include "train/learner.h"
 #include "train/prepare.h"
@@ -29,13 +32,18 @@ constexpr int kWarmSteps = 2, kTimedSteps = 4;
 
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() : path_(fs::temp_directory_path() / fmt::format("puna-dry-run-{}", getpid())) {
-    fs::create_directories(path_);
+  TemporaryDirectory() {
+    std::string name = (fs::temp_directory_path() / "puna-dry-run-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr)
+      fail(name, "cannot be made: {}; free some space, or set TMPDIR", std::generic_category().message(errno));
+    path_ = name;
   }
   ~TemporaryDirectory() {
     std::error_code ignored;
     fs::remove_all(path_, ignored);
   }
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
   const fs::path& path() const { return path_; }
 
  private:
@@ -174,6 +182,7 @@ Json DryRun::json() const {
                  {"total", total_bytes()},
                  {"available", available_bytes}}},
                {"seconds", total_seconds()},
+               {"warnings", warnings},
                {"stages", Json::array()}};
   for (const Stage& stage : stages)
     json["stages"].push_back({{"name", stage.name},
@@ -184,14 +193,16 @@ Json DryRun::json() const {
   return json;
 }
 
-DryRun dry_run(const Recipe& recipe) {
+DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt) {
   DryRun plan;
   plan.program_bytes = resident_memory_bytes();
   const TemporaryDirectory directory;
-  Prepared prepared = prepare_model(recipe, directory.path());
+  Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
+  plan.warnings = check_settings(recipe, prepared.config);
   count_bytes(prepared.config, recipe, plan);
-  prepare_data(recipe, directory.path(), prepared, kProbeRecords);
+  prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);
   for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    stop_if_interrupted(interrupt);
     const StageConfig& stage = recipe.stages[i];
     const Measured measured =
         measure_stage(stage_config(prepared.config, stage, recipe.path.string()), recipe, i, prepared);

@@ -1,6 +1,7 @@
 // What a recipe will take, found out by a few steps of a small part of it.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@ struct DryRun {
     double seconds;  // of a step, mean, measured
   };
   std::vector<Stage> stages;
+  std::vector<std::string> warnings;  // settings without an effect
 
   int64_t total_bytes() const {
     return program_bytes + weight_bytes + gradient_bytes + optimizer_bytes + activation_bytes + snapshot_bytes;
@@ -38,7 +40,8 @@ struct DryRun {
 
 /// Encodes the first documents of every source in a temporary directory and times a few steps on them, of the whole
 /// model when it is shallow, else of two shallower ones of the same width, from which the rest follows by a straight
-/// line. Throws Error before that when weights, gradients, moments and a checkpoint's copy alone do not fit in memory.
-DryRun dry_run(const Recipe& recipe);
+/// line. Throws Error before that when weights, gradients, moments and a checkpoint's copy alone do not fit in memory,
+/// and Interrupted once `interrupt` is set.
+DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt = nullptr);
 
 }  // namespace puna::train

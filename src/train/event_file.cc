@@ -77,10 +77,10 @@ EventFile::EventFile(const fs::path& dir) {
   std::error_code ec;
   fs::create_directories(dir, ec);
   const auto seconds = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-  for (int n = 0; fd_ < 0; ++n) {
+  for (int n = 0; fd_.get() < 0; ++n) {
     path_ = dir / fmt::format("events.out.tfevents.{:010}.puna.{}", seconds, n);
-    fd_ = open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666);
-    if (fd_ < 0 && errno != EEXIST)
+    fd_ = io::Descriptor(open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_APPEND | O_CLOEXEC, 0666));
+    if (fd_.get() < 0 && errno != EEXIST)
       fail(path_.string(), "cannot be written: {}", std::generic_category().message(errno));
   }
   std::string event = event_now();
@@ -94,7 +94,6 @@ EventFile::~EventFile() {
   } catch (const Error&) {
     // Whoever must know has called flush().
   }
-  close(fd_);
 }
 
 void EventFile::scalar(std::string_view tag, int64_t step, double value) {
@@ -124,7 +123,7 @@ void EventFile::write_record(std::string_view bytes) {
 void EventFile::flush() {
   size_t done = 0;
   while (done < buffer_.size()) {
-    const ssize_t wrote = write(fd_, buffer_.data() + done, buffer_.size() - done);
+    const ssize_t wrote = write(fd_.get(), buffer_.data() + done, buffer_.size() - done);
     if (wrote < 0 && errno == EINTR) continue;
     if (wrote < 0) {
       const int error = errno;

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "io/descriptor.h"
+
 namespace puna::train {
 
 class EventFile {
@@ -23,7 +25,7 @@ class EventFile {
 
  private:
   void write_record(std::string_view bytes);
-  int fd_ = -1;
+  io::Descriptor fd_;
   std::filesystem::path path_;
   std::string buffer_;
 };

@@ -18,18 +18,6 @@ bool is_vision(const arch::ParamRow& row) {
   return row.kind == arch::ParamKind::kVision || row.kind == arch::ParamKind::kProjector;
 }
 
-bool is_frozen(const arch::ParamRow& row, const std::vector<std::string>& freeze) {
-  using arch::ParamKind;
-  const bool vision = is_vision(row);
-  for (const std::string& part : freeze) {
-    if (part == "vision" && vision) return true;
-    if (part == "text" && !vision) return true;
-    if (part == "router" && row.kind == ParamKind::kRouter) return true;
-    if (part == "embedding" && row.kind == ParamKind::kEmbedding) return true;
-  }
-  return false;
-}
-
 bool all_finite(const at::Tensor& tensor) {
   return at::isfinite(tensor.detach().sum()).item<bool>() || at::isfinite(tensor.detach()).all().item<bool>();
 }
@@ -45,6 +33,18 @@ std::vector<std::string> trace_order(int64_t num_layers) {
 }
 
 }  // namespace
+
+bool is_frozen(const arch::ParamRow& row, const std::vector<std::string>& freeze) {
+  using arch::ParamKind;
+  const bool vision = is_vision(row);
+  for (const std::string& part : freeze) {
+    if (part == "vision" && vision) return true;
+    if (part == "text" && !vision) return true;
+    if (part == "router" && row.kind == ParamKind::kRouter) return true;
+    if (part == "embedding" && row.kind == ParamKind::kEmbedding) return true;
+  }
+  return false;
+}
 
 Learner::Learner(std::map<std::string, at::Tensor> masters, at::ScalarType compute,
                  std::unique_ptr<parallel::Comm> comm)

@@ -43,6 +43,9 @@ class NotFinite : public Error {
   using Error::Error;
 };
 
+/// Whether a stage with this list does not change the parameter.
+bool is_frozen(const arch::ParamRow& row, const std::vector<std::string>& freeze);
+
 class Learner {
  public:
   /// `masters`: every weight of the model by Puna's name, fp32 or fp64, updated in place. `compute` is the dtype of

@@ -24,9 +24,9 @@ void write_all(int fd, std::string_view text, const std::filesystem::path& path)
   }
 }
 
-int open_for_append(const std::filesystem::path& path) {
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-  if (fd < 0) fail(path.string(), "cannot be opened: {}", std::strerror(errno));
+io::Descriptor open_for_append(const std::filesystem::path& path) {
+  io::Descriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  if (fd.get() < 0) fail(path.string(), "cannot be opened: {}", std::strerror(errno));
   return fd;
 }
 
@@ -91,28 +91,23 @@ RunLog::RunLog(const std::filesystem::path& dir, int64_t metrics_bytes)
     : dir_(dir), metrics_bytes_(metrics_bytes), events_(dir) {
   metrics_ = open_for_append(dir / "metrics.jsonl");
   struct stat status = {};
-  if (::fstat(metrics_, &status) != 0 || status.st_size < metrics_bytes)
+  if (::fstat(metrics_.get(), &status) != 0 || status.st_size < metrics_bytes)
     fail((dir / "metrics.jsonl").string(), "has {} bytes, the checkpoint was made after {}; was it cut?",
          static_cast<int64_t>(status.st_size), metrics_bytes);
-  if (::ftruncate(metrics_, metrics_bytes) != 0)
+  if (::ftruncate(metrics_.get(), metrics_bytes) != 0)
     fail((dir / "metrics.jsonl").string(), "cannot be cut back to the checkpoint: {}", std::strerror(errno));
   timing_ = open_for_append(dir / "timing.jsonl");
 }
 
-RunLog::~RunLog() {
-  for (const int fd : {metrics_, timing_})
-    if (fd >= 0) ::close(fd);
-}
-
 void RunLog::sync() const {
-  if (::fsync(metrics_) != 0)
+  if (::fsync(metrics_.get()) != 0)
     fail((dir_ / "metrics.jsonl").string(), "cannot be written: {}; free some space, then go on with --resume",
          std::strerror(errno));
 }
 
 void RunLog::write(const StepReport& report, const std::vector<std::string>& source_names, bool details) {
   const std::string line = metrics_line(report, source_names, details) + "\n";
-  write_all(metrics_, line, dir_ / "metrics.jsonl");
+  write_all(metrics_.get(), line, dir_ / "metrics.jsonl");
   metrics_bytes_ += static_cast<int64_t>(line.size());
   const double tokens_per_second = static_cast<double>(report.tokens) / report.seconds;
   const Json timing = {{"step", report.step},
@@ -121,7 +116,7 @@ void RunLog::write(const StepReport& report, const std::vector<std::string>& sou
                        {"mfu", report.mfu},
                        {"data_wait_seconds", report.data_wait_seconds},
                        {"peak_bytes", peak_resident_memory_bytes()}};
-  write_all(timing_, timing.dump() + "\n", dir_ / "timing.jsonl");
+  write_all(timing_.get(), timing.dump() + "\n", dir_ / "timing.jsonl");
   events_.scalar("train/loss", report.step, report.result.loss);
   events_.scalar("train/grad_norm", report.step, report.result.grad_norm);
   events_.scalar("train/learning_rate", report.step, report.learning_rate);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "io/descriptor.h"
 #include "train/balance.h"
 #include "train/batches.h"
 #include "train/event_file.h"
@@ -56,9 +57,6 @@ class RunLog {
   /// Appends to the files in `dir`. `metrics_bytes` of metrics.jsonl are kept, what follows is cut off (a resumed run
   /// writes it again); Error when the file is shorter.
   RunLog(const std::filesystem::path& dir, int64_t metrics_bytes);
-  ~RunLog();
-  RunLog(const RunLog&) = delete;
-  RunLog& operator=(const RunLog&) = delete;
 
   void write(const StepReport& report, const std::vector<std::string>& source_names, bool details);
   int64_t metrics_bytes() const { return metrics_bytes_; }
@@ -67,7 +65,7 @@ class RunLog {
 
  private:
   std::filesystem::path dir_;
-  int metrics_ = -1, timing_ = -1;
+  io::Descriptor metrics_, timing_;
   int64_t metrics_bytes_ = 0;
   EventFile events_;
 };

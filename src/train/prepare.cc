@@ -6,6 +6,9 @@
 #include "base/suggest.h"
 #include "checkpoint/tensor_models.h"
 #include "data/build.h"
+#include "data/files.h"
+#include "data/manifest.h"
+#include "io/file.h"
 #include "synth/generator.h"
 #include "train/train_tokenizer.h"
 
@@ -86,13 +89,26 @@ class FirstRecords : public data::RecordSource {
   int64_t count_, done_ = 0;
 };
 
+// From its first step on, a run has all that it was made of: files that were read may change or go.
+bool has_begun(const fs::path& run_dir) { return fs::exists(run_dir / "metrics.jsonl"); }
+
+std::shared_ptr<const data::Dataset> open_built(const fs::path& dir, const data::Encoding& encoding) {
+  auto dataset = data::Dataset::open(dir);
+  if (dataset->encoding_hash() != data::encoding_hash(encoding))
+    fail(dir.string(),
+         "was built for another tokenizer or other image tiles than the run's; start another run with out=DIR");
+  return dataset;
+}
+
 std::shared_ptr<const data::Dataset> open_source(const SourceConfig& source, const fs::path& run_dir,
-                                                 const data::Encoding& encoding, int64_t max_records) {
+                                                 const data::Encoding& encoding, const std::atomic<bool>* interrupt,
+                                                 int64_t max_records) {
   if (source.dataset.empty()) {
     const fs::path out = run_dir / "data" / source.name;
+    if (has_begun(run_dir) && io::path_exists(out / data::kManifestName)) return open_built(out, encoding);
     auto records = open_records(source);
     if (max_records > 0) records = std::make_unique<FirstRecords>(std::move(records), max_records);
-    data::build(*records, encoding, {.out = out, .name = source.name});
+    data::build(*records, encoding, {.out = out, .name = source.name, .interrupt = interrupt});
     return data::Dataset::open(out);
   }
   auto dataset = data::Dataset::open(source.dataset);
@@ -117,7 +133,7 @@ std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source) {
   return synth::open_generator(options);
 }
 
-Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir) {
+Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir, const std::atomic<bool>* interrupt) {
   Prepared prepared;
   const std::string where = recipe.path.string();
   if (!recipe.model.from.empty()) prepared.config = checkpoint::open_model(recipe.model.from)->config();
@@ -125,7 +141,7 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir) {
     if (!recipe.model.from.empty() || !recipe.model.tokenizer.empty())
       fail(where, "'model.vocab_size' trains a tokenizer; leave out 'from' and 'tokenizer'");
     prepared.tokenizer_dir = run_dir / "tokenizer";
-    train_tokenizer(recipe, prepared.tokenizer_dir, fs::exists(run_dir / "metrics.jsonl"));
+    train_tokenizer(recipe, prepared.tokenizer_dir, has_begun(run_dir), interrupt);
   } else {
     prepared.tokenizer_dir = !recipe.model.tokenizer.empty() ? recipe.model.tokenizer : recipe.model.from;
     if (prepared.tokenizer_dir.empty())
@@ -142,10 +158,11 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir) {
   return prepared;
 }
 
-void prepare_data(const Recipe& recipe, const fs::path& run_dir, Prepared& prepared, int64_t max_records) {
+void prepare_data(const Recipe& recipe, const fs::path& run_dir, Prepared& prepared, const std::atomic<bool>* interrupt,
+                  int64_t max_records) {
   const data::Encoding encoding = encoding_of(prepared);
   for (const SourceConfig& source : recipe.sources)
-    prepared.datasets.push_back(open_source(source, run_dir, encoding, max_records));
+    prepared.datasets.push_back(open_source(source, run_dir, encoding, interrupt, max_records));
 }
 
 arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfig& stage, std::string_view where) {

@@ -1,6 +1,7 @@
 // From a recipe to what a run needs before its first step: tokenizer, config, datasets.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <vector>
@@ -9,11 +10,15 @@
 #include "checkpoint/model_source.h"
 #include "data/dataset.h"
 #include "data/mixture.h"
+#include "data/record.h"
 #include "media/image_processor.h"
 #include "text/tokenizer.h"
 #include "train/recipe.h"
 
 namespace puna::train {
+
+/// The records of a source that is not a dataset already.
+std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source);
 
 struct Prepared {
   std::shared_ptr<const text::Tokenizer> tokenizer;
@@ -24,12 +29,14 @@ struct Prepared {
 };
 
 /// The tokenizer and the config alone: what --dry-run can know without data. Trains the tokenizer when the recipe says
-/// so.
-Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir);
+/// so. Throws Interrupted once `interrupt` is set, as prepare_data() does; calling again goes on.
+Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir,
+                       const std::atomic<bool>* interrupt = nullptr);
 
-/// Builds, or opens, the dataset of every source in <run_dir>/data/<name>; of its first `max_records` when not 0.
+/// Builds, or opens, the dataset of every source in <run_dir>/data/<name>; of its first `max_records` when not 0. What
+/// a run that has begun was built of is not looked at again: its datasets and its tokenizer are opened as they are.
 void prepare_data(const Recipe& recipe, const std::filesystem::path& run_dir, Prepared& prepared,
-                  int64_t max_records = 0);
+                  const std::atomic<bool>* interrupt = nullptr, int64_t max_records = 0);
 
 /// The stage's config: `base` with the stage's [model] keys. Throws Error for unknown keys and for those that change a
 /// weight's shape. "ntk_factor" f multiplies rope_theta by f^(K / (K - 2)) (NTK-aware scaling).

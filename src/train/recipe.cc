@@ -342,11 +342,15 @@ std::string keys_of(const char* title) {
 }  // namespace
 
 std::string describe_recipe_keys() {
-  return keys_of<Recipe>("top level") + keys_of<ModelConfig>("[model]") + keys_of<BatchConfig>("[batch]") +
+  FieldPrinter steps;
+  steps("steps", 0, "optimizer steps, when there is no [[stage]]");
+  std::string stage_model = "[stage.model]  (absent: as in the model's config)\n";
+  for (const StageModelKey& key : kStageModelKeys) stage_model += fmt::format("  {:<42} # {}\n", key.key, key.help);
+  return keys_of<Recipe>("top level") + steps.text + keys_of<ModelConfig>("[model]") + keys_of<BatchConfig>("[batch]") +
          keys_of<OptimizerConfig>("[optimizer]") + keys_of<ScheduleConfig>("[schedule]") +
          keys_of<BalanceConfig>("[balance]") + keys_of<CheckpointConfig>("[checkpoint]") + keys_of<LogConfig>("[log]") +
          keys_of<ValidationConfig>("[validation]") + keys_of<SourceConfig>("[[source]]") +
-         keys_of<StageConfig>("[[stage]]  (and its own [stage.batch], .optimizer, .schedule, .balance, .model)");
+         keys_of<StageConfig>("[[stage]]  (and its own [stage.batch], .optimizer, .schedule, .balance)") + stage_model;
 }
 
 }  // namespace puna::train

@@ -105,4 +105,18 @@ void visit(V& v, Recipe& r) {
   v("deterministic", r.deterministic, "the same bits every time, on one machine with the same threads");
 }
 
+/// [stage.model]: of the text config, what changes no shape of a weight. For people; stage_config() decides.
+struct StageModelKey {
+  const char *key, *help;
+};
+inline constexpr StageModelKey kStageModelKeys[] = {
+    {"ntk_factor", "f of 1 or more: rope_theta times f^(K / (K - 2)), K the width of a head"},
+    {"rope_theta", "base of the rotations"},
+    {"rope_scaling", "table of the llama3 type"},
+    {"max_position_embeddings", "longest sequence, tokens"},
+    {"attention_chunk_size", "what layers with rope see, tokens"},
+    {"floor_scale", "positions of one step of the temperature of layers without rope"},
+    {"attn_scale", "that temperature is 1 + attn_scale ln(1 + steps)"},
+};
+
 }  // namespace puna::train

@@ -1,6 +1,7 @@
 #include "train/train_tokenizer.h"
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "io/directory.h"
 #include "io/file.h"
@@ -9,6 +10,7 @@
 #include "text/special_names.h"
 #include "text/tokenizer_write.h"
 #include "train/fields.h"
+#include "train/prepare.h"
 #include "train/recipe_fields.h"
 
 namespace puna::train {
@@ -20,11 +22,12 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxBytesPerSource = 8 << 20;
 constexpr const char* kMarker = "trained_from.json";
 
-void count_source(const SourceConfig& source, text::PieceCounts& pieces) {
+void count_source(const SourceConfig& source, text::PieceCounts& pieces, const std::atomic<bool>* interrupt) {
   const auto records = open_records(source);
   Progress progress("reading " + source.name, 100);
   int64_t bytes = 0;
   while (auto record = records->next()) {
+    stop_if_interrupted(interrupt);
     for (const text::Message& message : record->messages)
       for (const text::Part& part : message.parts)
         if (const auto* piece = std::get_if<text::TextPart>(&part)) {
@@ -47,16 +50,12 @@ Json origin_of(const Recipe& recipe) {
 
 }  // namespace
 
-void train_tokenizer(const Recipe& recipe, const fs::path& dir, bool begun) {
-  const std::string origin = origin_of(recipe).dump() + "\n";
+void train_tokenizer(const Recipe& recipe, const fs::path& dir, bool begun, const std::atomic<bool>* interrupt) {
   const fs::path marker = dir / kMarker;
-  if (fs::exists(marker)) {
-    if (io::read_file(marker, 1 << 20) == origin) return;
-    if (begun)
-      fail(dir.string(),
-           "the texts that this tokenizer was trained on have changed since the run began; put them back "
-           "with their times, or start another run with out=DIR");
-  }
+  const bool trained = io::path_exists(marker);
+  if (trained && begun) return;
+  const std::string origin = origin_of(recipe).dump() + "\n";
+  if (trained && io::read_file(marker, 1 << 20) == origin) return;
   const std::vector<std::string> specials = text::compact_special_names();
   const auto num_specials = static_cast<int64_t>(specials.size());
   constexpr int64_t kNumBytes = 256;
@@ -65,11 +64,12 @@ void train_tokenizer(const Recipe& recipe, const fs::path& dir, bool begun) {
          recipe.model.vocab_size, num_specials, kNumBytes + num_specials);
   text::PieceCounts pieces;
   for (const SourceConfig& source : recipe.sources)
-    if (source.dataset.empty() && !source.validation) count_source(source, pieces);
+    if (source.dataset.empty() && !source.validation) count_source(source, pieces, interrupt);
   if (pieces.num_distinct() == 0)
     fail(recipe.path.string(),
          "no source has text to train a tokenizer on; set 'model.tokenizer' to one that is there");
   text::BpeOptions options;
+  options.interrupt = interrupt;
   options.num_tokens = recipe.model.vocab_size - num_specials;
   options.single_digits = recipe.model.single_digits;
   const text::BpeResult result = text::train_bpe(pieces, options);

@@ -8,13 +8,16 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "checkpoint/save.h"
 #include "checkpoint/tensor_models.h"
 #include "io/file.h"
 #include "media/image_processor.h"
+#include "train/check_settings.h"
 #include "train/checkpoint.h"
 #include "train/flops.h"
 #include "train/prepare.h"
+#include "train/run_state.h"
 #include "train/schedule.h"
 
 namespace puna::train {
@@ -49,8 +52,12 @@ class Run {
 
   Outcome go() {
     open_directory();
-    prepared_ = prepare_model(recipe_, dir_);
-    prepare_data(recipe_, dir_, prepared_);
+    try {
+      prepared_ = prepare_model(recipe_, dir_, options_.interrupt);
+      prepare_data(recipe_, dir_, prepared_, options_.interrupt);
+    } catch (const Interrupted&) {
+      return Outcome::kInterrupted;
+    }
     plan_stages();
     // It locks the run: another process must not cut the metrics that this one still writes.
     CheckpointWriter writer({.dir = dir_ / "checkpoints",
@@ -100,6 +107,7 @@ class Run {
 
   // Before the first step, so that no stage is refused hours later.
   void plan_stages() {
+    for (const std::string& warning : check_settings(recipe_, prepared_.config)) note("warning: " + warning);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageConfig& stage = recipe_.stages[i];
       configs_.push_back(stage_config(prepared_.config, stage, where_));
@@ -124,21 +132,33 @@ class Run {
     fs::rename(made, model);
   }
 
-  Json data_hashes() const {
-    Json hashes = Json::object();
+  std::map<std::string, std::string> data_hashes() const {
+    std::map<std::string, std::string> hashes;
     for (size_t i = 0; i < recipe_.sources.size(); ++i)
       hashes[recipe_.sources[i].name] = prepared_.datasets[i]->content_hash();
     return hashes;
+  }
+
+  // The newest checkpoint that fits this run; its state becomes `state`.
+  Checkpoint load(RunState& state, at::ScalarType wide) const {
+    const auto check = [&](const Checkpoint& checkpoint, const std::string& where) {
+      state = read_state(checkpoint.state, where);
+      check_position(state, checkpoint.step, recipe_, where);
+      check_tensors(checkpoint, state, prepared_.config, wide, where);
+    };
+    return load_newest_checkpoint(
+               dir_ / "checkpoints", [this](const std::string& t) { note(t); }, check)
+        .checkpoint;
   }
 
   void start_or_resume() {
     std::map<std::string, at::Tensor> masters;
     const at::ScalarType wide = compute_dtype(recipe_) == at::kDouble ? at::kDouble : at::kFloat;
     Checkpoint checkpoint;
+    RunState state;
     const bool resume = options_.resume && !checkpoint_steps(dir_ / "checkpoints").empty();
     if (resume) {
-      LoadedCheckpoint loaded = load_newest_checkpoint(dir_ / "checkpoints", [this](const std::string& t) { note(t); });
-      checkpoint = std::move(loaded.checkpoint);
+      checkpoint = load(state, wide);
       note(fmt::format("going on after step {} of {}", checkpoint.step, recipe_.total_steps()));
       for (auto& [name, tensor] : checkpoint.tensors)
         if (name.starts_with("weights/")) masters[name.substr(8)] = tensor;
@@ -147,33 +167,32 @@ class Run {
       for (const arch::ParamRow& row : source->rows()) masters[row.name] = source->load(row, wide).clone();
     }
     learner_ = std::make_unique<Learner>(std::move(masters), compute_dtype(recipe_), parallel::self_comm());
-    if (resume) restore(checkpoint);
-    log_ = std::make_unique<RunLog>(dir_, resume ? checkpoint.state.at("metrics_bytes").get<int64_t>() : 0);
+    if (resume) restore(checkpoint, state);
+    log_ = std::make_unique<RunLog>(dir_, state.metrics_bytes);
   }
 
-  void restore(const Checkpoint& checkpoint) {
-    const Json& state = checkpoint.state;
-    const Json hashes = data_hashes();
-    for (const auto& [name, hash] : state.at("data").items())
+  void restore(const Checkpoint& checkpoint, const RunState& state) {
+    const auto hashes = data_hashes();
+    for (const auto& [name, hash] : state.data)
       if (hashes.at(name) != hash)
         fail(where_, "the data of source '{}' are not those that {} was trained on; start another run with out=DIR",
              name, dir_.string());
     step_ = saved_step_ = checkpoint.step;
-    stage_ = state.at("stage").get<size_t>();
-    stage_step_ = state.at("stage_step").get<int64_t>();
-    next_sample_ = state.at("next_sample").get<uint64_t>();
-    all_tokens_ = state.at("tokens").get<int64_t>();
-    losses_.restore(state.at("losses"));
-    norms_.restore(state.at("norms"));
-    dead_.restore(state.at("dead_experts"));
+    stage_ = static_cast<size_t>(state.stage);
+    stage_step_ = state.stage_step;
+    next_sample_ = static_cast<uint64_t>(state.next_sample);
+    all_tokens_ = state.tokens;
+    losses_ = state.losses;
+    norms_ = state.norms;
+    dead_ = state.dead_experts;
     std::map<std::string, arch::ParamRow> rows;
     for (const arch::ParamRow& row : arch::parameter_table(prepared_.config)) rows[row.name] = row;
-    for (const auto& [name, steps] : state.at("adam_steps").items()) {
+    for (const auto& [name, steps] : state.adam_steps) {
       learner_->optimizer().add(name, learner_->masters().at(name), is_decayed(rows.at(name)));
       AdamW::Parameter& parameter = learner_->optimizer().parameters().at(name);
       parameter.m.copy_(checkpoint.tensors.at("adam_m/" + name));
       parameter.v.copy_(checkpoint.tensors.at("adam_v/" + name));
-      parameter.steps = steps.get<int64_t>();
+      parameter.steps = steps;
     }
     for (const auto& [name, tensor] : checkpoint.tensors)
       if (name.starts_with("bias/")) learner_->selection_bias()[std::stoi(name.substr(5))] = tensor;
@@ -185,27 +204,27 @@ class Run {
     Checkpoint checkpoint;
     checkpoint.step = step_;
     for (const auto& [name, tensor] : learner_->masters()) checkpoint.tensors["weights/" + name] = tensor;
-    Json adam_steps = Json::object();
+    RunState state;
     for (const auto& [name, parameter] : learner_->optimizer().parameters()) {
       checkpoint.tensors["adam_m/" + name] = parameter.m;
       checkpoint.tensors["adam_v/" + name] = parameter.v;
-      adam_steps[name] = parameter.steps;
+      state.adam_steps[name] = parameter.steps;
     }
     for (const auto& [layer, bias] : learner_->selection_bias())
       checkpoint.tensors[fmt::format("bias/{}", layer)] = bias;
-    checkpoint.state = {{"stage", stage_},
-                        {"stage_step", stage_step_},
-                        {"next_sample", next_sample_},
-                        {"tokens", all_tokens_},
-                        {"metrics_bytes", log_->metrics_bytes()},
-                        {"losses", losses_.state()},
-                        {"norms", norms_.state()},
-                        {"dead_experts", dead_.state()},
-                        {"adam_steps", adam_steps},
-                        {"data", data_hashes()},
-                        {"config", arch::config_to_hf(stage_config_)},
-                        {"tokenizer", fs::absolute(prepared_.tokenizer_dir).string()},
-                        {"generation", recipe_.model.generation}};
+    state.stage = static_cast<int64_t>(stage_);
+    state.stage_step = stage_step_;
+    state.next_sample = static_cast<int64_t>(next_sample_);
+    state.tokens = all_tokens_;
+    state.metrics_bytes = log_->metrics_bytes();
+    state.losses = losses_;
+    state.norms = norms_;
+    state.dead_experts = dead_;
+    state.data = data_hashes();
+    state.config = arch::config_to_hf(stage_config_);
+    state.tokenizer = fs::absolute(prepared_.tokenizer_dir).string();
+    state.generation = recipe_.model.generation;
+    checkpoint.state = to_json(state);
     writer.save(checkpoint);
     saved_step_ = step_;
   }
@@ -355,16 +374,24 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
   const auto tell = [&](const std::string& damaged) {
     if (on_note) on_note(damaged);
   };
-  Checkpoint checkpoint = step < 0 ? load_newest_checkpoint(checkpoints, tell).checkpoint
-                                   : load_checkpoint(checkpoints / fmt::format("step-{:08}", step));
-  const arch::Llama4Config config = arch::config_from_hf(checkpoint.state.at("config"), run_dir.string());
+  RunState state;
+  arch::Llama4Config config;
+  const auto check = [&](const Checkpoint& checkpoint, const std::string& where) {
+    state = read_state(checkpoint.state, where);
+    config = arch::config_from_hf(state.config, where);
+    const auto any = checkpoint.tensors.find("weights/lm_head.weight");
+    const bool wide = any != checkpoint.tensors.end() && any->second.scalar_type() == at::kDouble;
+    check_tensors(checkpoint, state, config, wide ? at::kDouble : at::kFloat, where);
+  };
+  Checkpoint checkpoint = step < 0 ? load_newest_checkpoint(checkpoints, tell, check).checkpoint
+                                   : load_checkpoint(checkpoints / fmt::format("step-{:08}", step), check);
   std::map<std::string, at::Tensor> weights;
   for (auto& [name, tensor] : checkpoint.tensors)
     if (name.starts_with("weights/")) weights[name.substr(8)] = tensor;
   const auto source = checkpoint::tensors_model(config, std::move(weights));
   checkpoint::save_hf(out, config, dtype, [&](const arch::ParamRow& row) { return source->load(row, dtype); });
   fs::path tokenizer = run_dir / "tokenizer";  // trained by the run; else where the recipe found it
-  if (!fs::is_directory(tokenizer)) tokenizer = checkpoint.state.at("tokenizer").get<std::string>();
+  if (!fs::is_directory(tokenizer)) tokenizer = state.tokenizer;
   if (fs::is_directory(tokenizer)) {
     checkpoint::copy_side_files(tokenizer, out);
   } else if (fs::is_regular_file(tokenizer) && tokenizer.extension() != ".gguf") {
@@ -375,7 +402,7 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
     on_note(fmt::format("{} is no tokenizer that can be copied beside the model; put one there", tokenizer.string()));
   }
   if (config.vision) settle_image_processor(out, config.vision->image_size);
-  if (const Json& changes = checkpoint.state.value("generation", Json()); changes.is_object()) {
+  if (const Json& changes = state.generation; changes.is_object()) {
     Json generation = read_json_file(out / "generation_config.json");
     generation.update(changes);
     io::write_file(out / "generation_config.json", generation.dump(2) + "\n");

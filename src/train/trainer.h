@@ -13,7 +13,7 @@ namespace puna::train {
 
 struct TrainOptions {
   bool resume = false;                           // go on from the newest checkpoint; else the run directory must be new
-  const std::atomic<bool>* interrupt = nullptr;  // looked at between steps
+  const std::atomic<bool>* interrupt = nullptr;  // looked at between records, tokens and steps
   std::function<void(const StepReport&)> on_step;
   std::function<void(const std::string&)> on_note;  // warnings and what is being done, for people
   int64_t stop_after = 0;                           // steps of this process; 0: no limit

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "base/interrupt.h"
 #include "base/json.h"
 #include "data/shard.h"
 #include "io/file.h"
@@ -54,6 +55,32 @@ std::map<std::string, std::string> files_of(const fs::path& dir) {
 // Without the flush to disk that io::write_file does.
 void overwrite(const fs::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+/// Asks to stop when record `at` is read.
+class StoppingSource : public test::ListSource {
+ public:
+  StoppingSource(std::vector<Record> records, int at) : ListSource(std::move(records)), left_(at) {}
+  std::optional<Record> next() override {
+    stop = left_-- == 0;
+    return ListSource::next();
+  }
+  std::atomic<bool> stop = false;
+
+ private:
+  int left_;
+};
+
+TEST(Dataset, AnInterruptedBuildStopsAtOnceAndGoesOnLater) {
+  const test::TemporaryDirectory dir;
+  StoppingSource source(some_records(), 20);
+  const BuildOptions options{dir.path() / "stopped", 1 << 10, "test", &source.stop};
+  EXPECT_THROW(build(source, test::data_encoding(), options), Interrupted);
+  EXPECT_FALSE(fs::exists(options.out / "dataset.json"));
+  EXPECT_TRUE(fs::exists(options.out / "shard-00001.safetensors"));
+  build_dataset(dir.path() / "stopped", some_records(), 1 << 10);
+  build_dataset(dir.path() / "whole", some_records(), 1 << 10);
+  EXPECT_EQ(files_of(dir.path() / "stopped"), files_of(dir.path() / "whole"));
 }
 
 TEST(Dataset, HoldsWhatWasBuilt) {

@@ -1,9 +1,10 @@
 // Records of files: the forms of JSONL, what is wrong with a line, and which images may be read.
+#include "data/files.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/error.h"
-#include "data/build.h"
 #include "data/encode.h"
 #include "data/record_json.h"
 #include "data/write_records.h"

@@ -11,6 +11,9 @@ TEST(Base64, TheExamplesOfTheStandard) {
   EXPECT_EQ(decode_base64("Zm9v"), "foo");
   EXPECT_EQ(decode_base64("Zm9vYmFy"), "foobar");
   EXPECT_EQ(decode_base64("+/+/"), "\xFB\xFF\xBF");
+  EXPECT_EQ(encode_base64(""), "");
+  for (const char* text : {"Zg==", "Zm8=", "Zm9v", "Zm9vYmFy", "+/+/"})
+    EXPECT_EQ(encode_base64(*decode_base64(text)), text);
 }
 
 TEST(Base64, RefusesWhatIsNotExactlyThat) {

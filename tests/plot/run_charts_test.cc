@@ -38,7 +38,7 @@ std::string line(int step, double loss) {
 std::string run_of(int steps) {
   std::string text;
   for (int i = 0; i < steps; ++i) text += line(10 * i, 5 - 0.01 * i);
-  text += "{\"step\": 30, \"eval\": {\"loss\": 4.5}}\n";
+  text += "{\"step\": 30, \"eval\": {\"loss\": 4.5, \"source_loss\": {\"held\": 4.5}}}\n";
   return text;
 }
 
@@ -63,6 +63,7 @@ TEST(RunMetrics, AreReadAsWritten) {
   EXPECT_THAT(run.eval_loss.steps, ElementsAre(30));
   EXPECT_THAT(run.eval_loss.values, ElementsAre(4.5));
   EXPECT_EQ(run.source_loss.at("images").values.back(), 2);
+  EXPECT_THAT(run.eval_source_loss.at("held").values, ElementsAre(4.5));
   EXPECT_EQ(run.layers.at(1).entropy.values.size(), 20u);
   EXPECT_THAT(run.layers.at(1).load.columns().back().sums, ElementsAre(1.5, 0.5));  // 1 is even
   EXPECT_THAT(run.layers.at(3).load.columns().back().sums, ElementsAre(1.5, 0.5));  // counts do as well
@@ -92,6 +93,7 @@ TEST(RunMetrics, BadLinesAreNamedByNumber) {
            {"{\"step\": 2, \"stage\": 1}", "'stage' must be a string"},
            {"{\"step\": 2, \"eval\": 1}", "'eval' must be an object"},
            {"{\"step\": 2, \"source_loss\": [1]}", "'source_loss' must be an object"},
+           {"{\"step\": 2, \"eval\": {\"source_loss\": 1}}", "'source_loss' must be an object"},
            {"{\"step\": 2, \"experts\": {}}", "'experts' must be an array"},
            {"{\"step\": 2, \"experts\": [{\"load\": [1]}]}", "lacks 'layer'"},
            {"{\"step\": 2, \"experts\": [{\"layer\": 99999999999}]}", "lacks 'layer'"},
@@ -143,10 +145,10 @@ TEST(RunCharts, AllPicturesThatThereIsDataFor) {
   const std::vector<RunMetrics> runs = {read_text(run_of(20))};
   EXPECT_EQ(chart_runs(runs, {}, 0.9).panels.size(), 5u + 2 + 3 + 1);
   const std::string svg = svg_of(runs, {});
-  for (const char* label :
-       {"Loss", "Loss by source", "Gradient norm", "Learning rate", "Loss by position", "training", "evaluation",
-        "chat", "Expert load, layer 1", "Expert load, layer 3", "Image tokens, layer 1", "Entropy of the expert load",
-        "Entropy of the router", "Maximum violation", "optimizer step", "load (1 = even)"})
+  for (const char* label : {"Loss", "Loss by source", "Gradient norm", "Learning rate", "Loss by position", "training",
+                            "evaluation", "held, evaluation", "chat", "Expert load, layer 1", "Expert load, layer 3",
+                            "Image tokens, layer 1", "Entropy of the expert load", "Entropy of the router",
+                            "Maximum violation", "optimizer step", "load (1 = even)"})
     EXPECT_THAT(svg, HasSubstr(fmt::format(">{}<", label)));
   EXPECT_EQ(chart_runs(std::vector{read_text("{\"step\": 1, \"loss\": 2}\n")}, {}, 0).panels.size(), 1u);
 }

@@ -4,6 +4,7 @@
 
 #include <set>
 
+#include "base/interrupt.h"
 #include "text/vocabulary.h"
 
 namespace puna::text {
@@ -47,6 +48,11 @@ TEST(BpeTrainer, HandWorkedWords) {
   const auto counts = counts_of({{"low", 5}, {"lower", 2}, {"newest", 6}, {"widest", 3}});
   EXPECT_EQ(learnt(counts, {.num_tokens = 8}), (Strings{"es", "est", "lo", "low", "ew", "new", "newest", "dest"}));
   EXPECT_EQ(train_bpe(counts, {.num_tokens = 263}).text_tokens, 5 + 2 * 3 + 6 + 3 * 4);
+}
+
+TEST(BpeTrainer, StopsWhenAsked) {
+  const std::atomic<bool> stop = true;
+  EXPECT_THROW(train_bpe(counts_of({{"ab", 9}}), {.num_tokens = 257, .interrupt = &stop}), Interrupted);
 }
 
 TEST(BpeTrainer, StopsAtTheAskedNumberAndAtTheMinimumFrequency) {

@@ -182,8 +182,22 @@ TEST_F(BatchesTest, DataThatRunOutAreAnErrorOfTheStepThatNeedsThem) {
   try {
     loader.next(false);
     FAIL() << "two epochs are two steps";
-  } catch (const Error& error) {
+  } catch (const data::OutOfData& error) {
     EXPECT_THAT(error.what(), HasSubstr("test"));
+  }
+}
+
+TEST_F(BatchesTest, NoOtherErrorIsTakenForTheEndOfTheData) {
+  const BatchConfig config{.sequence_length = 64, .tokens = 128};
+  EXPECT_THROW(make_step_batch(*texts(), config, {}, (uint64_t{1} << 62) - 1), Error);
+  const auto pictures = mixture({test::document_with_images({"", "x"}, {test::png(40, 40, 60)})});
+  media::ImageProcessorConfig other = test::train_images();
+  other.tile_size /= 4;
+  try {
+    make_step_batch(*pictures, config, other, 0);
+    FAIL() << "other tiles";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("image of test/0"));
   }
 }
 

@@ -266,6 +266,16 @@ TEST(Checkpoint, WhatKilledRunsLeftIsPassedOverAndRemoved) {
   EXPECT_THAT(names_in(dir.path()), ElementsAre("latest", "notes.tmp", "step-00000010", "step-00000030"));
 }
 
+TEST(Checkpoint, OnesThatWereBeingReplacedArePutBackOrRemoved) {
+  const test::TemporaryDirectory dir;
+  save({dir.path(), 0}, {10, 20});
+  fs::rename(dir.path() / "step-00000020", dir.path() / "step-00000020.old");
+  fs::copy(dir.path() / "step-00000010", dir.path() / "step-00000010.old");
+  const CheckpointWriter writer({dir.path()});
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("latest", "step-00000010", "step-00000020"));
+  EXPECT_EQ(load_newest(dir.path()).first.checkpoint.step, 20);
+}
+
 TEST(Checkpoint, SecondWriterOfADirectoryIsRefused) {
   const test::TemporaryDirectory dir;
   {
@@ -275,7 +285,7 @@ TEST(Checkpoint, SecondWriterOfADirectoryIsRefused) {
   CheckpointWriter({dir.path()}).save(sample(1));
   EXPECT_THAT(checkpoint_steps(dir.path()), ElementsAre(1));
   io::write_file(dir.path() / "file", "");
-  EXPECT_THAT(message_of([&] { CheckpointWriter({dir.path() / "file"}); }), HasSubstr("cannot be made or opened"));
+  EXPECT_THAT(message_of([&] { CheckpointWriter({dir.path() / "file"}); }), HasSubstr("cannot be made"));
 }
 
 // Files may not grow over `bytes` while this lives: what a full disk does, without one.

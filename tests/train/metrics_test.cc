@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
 #include "base/error.h"
 #include "io/file.h"
@@ -92,12 +93,17 @@ TEST(Metrics, AResumedRunWritesTheSameBytesAgain) {
     for (int64_t step = 3; step <= 5; ++step) log.write(report(step), {"x", "y"}, step % 2 == 0);
   }
   EXPECT_EQ(io::read_file(dir.path() / "metrics.jsonl", 1 << 20), whole);
+  const auto open_files = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), std::filesystem::directory_iterator());
+  };
+  const auto before = open_files();
   try {
     RunLog log(dir.path(), 1 << 20);
     FAIL();
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("metrics.jsonl"));
   }
+  EXPECT_EQ(open_files(), before);
 }
 
 }  // namespace

@@ -217,8 +217,11 @@ TEST(Recipe, TheHashedFormLeavesOutPlacesAndThreads) {
 
 TEST(Recipe, EveryKeyIsDescribed) {
   const std::string text = describe_recipe_keys();
-  for (const char* key : {"precision", "vocab_size", "micro_tokens", "weight_decay", "warmup_steps", "bias_rate",
-                          "keep_every", "details_every", "max_epochs", "freeze"})
+  EXPECT_LT(text.find("\n  steps = 0 "), text.find("[model]"));
+  EXPECT_GT(text.find("ntk_factor"), text.find("[stage.model]"));
+  for (const char* key :
+       {"attention_chunk_size", "rope_scaling", "precision", "vocab_size", "micro_tokens", "weight_decay",
+        "warmup_steps", "bias_rate", "keep_every", "details_every", "max_epochs", "freeze"})
     EXPECT_THAT(text, HasSubstr(key));
 }
 

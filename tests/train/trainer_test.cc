@@ -1,0 +1,174 @@
+// Whole runs: being stopped early, going on, and what a checkpoint must hold for that.
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "io/file.h"
+#include "tests/support/golden.h"
+#include "train/checkpoint.h"
+
+namespace puna::train {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+constexpr const char* kRecipe = R"(
+steps = 4
+threads = 1
+[model]
+vocab_size = 290
+[model.config]
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+num_key_value_heads = 1
+head_dim = 16
+intermediate_size = 32
+intermediate_size_mlp = 32
+num_local_experts = 2
+num_experts_per_tok = 1
+interleave_moe_layer_step = 2
+no_rope_layer_interval = 2
+attention_chunk_size = 32
+max_position_embeddings = 128
+use_qk_norm = true
+rms_norm_eps = 1e-5
+rope_theta = 10000.0
+[batch]
+tokens = 64
+sequence_length = 64
+[balance]
+bias_rate = 0.01
+[checkpoint]
+every = 1
+keep_last = 0
+[[source]]
+name = "sums"
+generate = "arithmetic"
+documents = 50
+[[source]]
+name = "notes"
+files = ["notes.txt"]
+)";
+
+TrainOptions resuming(int64_t stop_after = 0) {
+  TrainOptions options;
+  options.resume = true;
+  options.stop_after = stop_after;
+  return options;
+}
+
+TrainOptions stopping(int64_t stop_after) {
+  TrainOptions options;
+  options.stop_after = stop_after;
+  return options;
+}
+
+class Trainer : public testing::Test {
+ protected:
+  Trainer() { io::write_file(dir() / "notes.txt", "The quick brown fox jumps over the lazy dog."); }
+
+  fs::path dir() const { return dir_.path(); }
+  Recipe recipe(const std::string& out = "run") const {
+    Recipe recipe = parse_recipe(kRecipe, "recipe", dir());
+    recipe.out = (dir() / out).string();
+    return recipe;
+  }
+  std::string metrics(const std::string& out = "run") const {
+    return io::read_file(dir() / out / "metrics.jsonl", 1 << 20);
+  }
+  /// Changes the newest checkpoint, of step 3, of a copy of the run "stopped"; what is then said on exporting the model
+  /// and on going on with the run.
+  std::string resumed(const std::function<void(Checkpoint&)>& change) const {
+    const fs::path run = dir() / "run";
+    fs::remove_all(run);
+    fs::copy(dir() / "stopped", run, fs::copy_options::recursive);
+    Checkpoint checkpoint = load_checkpoint(run / "checkpoints/step-00000003");
+    change(checkpoint);
+    CheckpointWriter({.dir = run / "checkpoints", .keep_last = 0}).save(checkpoint);
+    std::string said;
+    const auto note = [&](const std::string& text) { said += text + "\n"; };
+    const int64_t step = export_run(run, -1, dir() / "model", at::kFloat, note);
+    EXPECT_EQ(step, said.empty() ? 3 : 2);
+    fs::remove_all(dir() / "model");
+    TrainOptions options = resuming(1);
+    options.on_note = note;
+    train(recipe(), options);
+    return said;
+  }
+  void refused(const std::string& reason, const std::function<void(Checkpoint&)>& change) const {
+    const std::string said = resumed(change);
+    EXPECT_THAT(said, HasSubstr("step-00000003/manifest.json] ")) << reason;
+    EXPECT_THAT(said, HasSubstr(reason));
+    EXPECT_THAT(said, HasSubstr("going on after step 2")) << reason;
+  }
+
+ private:
+  test::TemporaryDirectory dir_;
+};
+
+TEST_F(Trainer, StopsWhilePreparingAndGoesOn) {
+  std::atomic<bool> interrupt = true;
+  TrainOptions options;
+  options.interrupt = &interrupt;
+  EXPECT_EQ(train(recipe(), options), Outcome::kInterrupted);
+  EXPECT_FALSE(fs::exists(dir() / "run/tokenizer/trained_from.json"));
+  EXPECT_FALSE(fs::exists(dir() / "run/metrics.jsonl"));
+  EXPECT_EQ(train(recipe(), resuming()), Outcome::kFinished);
+  EXPECT_EQ(train(recipe("whole"), {}), Outcome::kFinished);
+  EXPECT_EQ(metrics(), metrics("whole"));
+}
+
+TEST_F(Trainer, NeedsNoSourceOnceItHasBegun) {
+  EXPECT_EQ(train(recipe("whole"), {}), Outcome::kFinished);
+  EXPECT_EQ(train(recipe(), stopping(2)), Outcome::kInterrupted);
+  io::write_file(dir() / "notes.txt", "Other words.");
+  EXPECT_EQ(train(recipe(), resuming(1)), Outcome::kInterrupted);
+  fs::remove(dir() / "notes.txt");
+  EXPECT_EQ(train(recipe(), resuming()), Outcome::kFinished);
+  EXPECT_EQ(metrics(), metrics("whole"));
+}
+
+TEST_F(Trainer, PassesOverCheckpointsThatItCannotGoOnFrom) {
+  ASSERT_EQ(train(recipe("stopped"), stopping(3)), Outcome::kInterrupted);
+  EXPECT_THAT(resumed([](Checkpoint&) {}), HasSubstr("going on after step 3"));
+  const auto set = [](const char* pointer, const Json& value) {
+    return [=](Checkpoint& checkpoint) { checkpoint.state[Json::json_pointer(pointer)] = value; };
+  };
+  const Json state = load_checkpoint(dir() / "stopped/checkpoints/step-00000003").state;
+  for (const auto& [key, value] : state.items()) refused("'" + key + "'", set(("/" + key).c_str(), true));
+  refused("the state is no JSON object", [](Checkpoint& checkpoint) { checkpoint.state = 3; });
+  refused("lacks 'stage'", [](Checkpoint& checkpoint) { checkpoint.state.erase("stage"); });
+  refused("is of stage 10, the recipe has 1", set("/stage", 9));
+  refused("contradict each other", set("/stage_step", 2));
+  refused("beyond 2^62", set("/next_sample", int64_t{1} << 62 | 1));
+  refused("no finite number", set("/losses", {1, "2"}));
+  refused("128 at most", set("/norms", std::vector<double>(129)));
+  refused("lacks 'steps'", set("/dead_experts", Json::array({Json{{"layer", 1}}})));
+  refused("no whole number", set("/adam_steps/lm_head.weight", -1));
+  refused("no weight of the model", set("/adam_steps/none", 1));
+  refused("'sums' of 'data' is no string", set("/data/sums", 1));
+  refused("a source 'other'", set("/data/other", ""));
+  refused("knows no source 'sums'", [](Checkpoint& checkpoint) { checkpoint.state["data"].erase("sums"); });
+}
+
+TEST_F(Trainer, PassesOverCheckpointsWithTensorsOfAnotherModel) {
+  ASSERT_EQ(train(recipe("stopped"), stopping(3)), Outcome::kInterrupted);
+  for (const std::string name : {"weights/lm_head.weight", "adam_m/lm_head.weight", "adam_v/lm_head.weight"}) {
+    refused("lacks the tensor '" + name, [&](Checkpoint& checkpoint) { checkpoint.tensors.erase(name); });
+    refused("'" + name + "' is Float [3], the model has Float [290, 32]",
+            [&](Checkpoint& checkpoint) { checkpoint.tensors[name] = at::zeros({3}); });
+    refused("'" + name + "' is Half",
+            [&](Checkpoint& checkpoint) { checkpoint.tensors[name] = checkpoint.tensors[name].to(at::kHalf); });
+  }
+  refused("'bias/1' is Float [3]", [](Checkpoint& checkpoint) { checkpoint.tensors["bias/1"] = at::zeros({3}); });
+  for (const std::string name : {"bias/0", "bias/x", "weights/none", "none"})
+    refused("'" + name + "', which is none",
+            [&](Checkpoint& checkpoint) { checkpoint.tensors[name] = at::zeros({2}); });
+}
+
+}  // namespace
+}  // namespace puna::train
