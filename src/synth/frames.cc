@@ -1,7 +1,12 @@
 #include "synth/frames.h"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <array>
 #include <cctype>
+#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -105,6 +110,29 @@ void swap_words(Random& random, std::string& question) {
   }
 }
 
+bool has_digit(std::string_view word) {
+  return std::any_of(word.begin(), word.end(), [](unsigned char c) { return std::isdigit(c) != 0; });
+}
+
+/// Words left out, or in another order: what is asked follows from the words that remain.
+void thin_out(Random& random, std::string& question) {
+  std::istringstream stream(question);
+  std::vector<std::string> words;
+  for (std::string word; stream >> word;) words.push_back(std::move(word));
+  if (random.chance(0.3)) {
+    std::vector<std::string> kept;
+    for (std::string& word : words)
+      if (has_digit(word) || !random.chance(0.2)) kept.push_back(std::move(word));
+    if (kept.size() < 2) return;
+    words = std::move(kept);
+  }
+  if (random.chance(0.15)) {
+    for (size_t left = words.size(); left > 1; --left)
+      std::swap(words[left - 1], words[static_cast<size_t>(random.below(static_cast<int64_t>(left)))]);
+  }
+  question = fmt::format("{}", fmt::join(words, " "));
+}
+
 }  // namespace
 
 size_t num_task_frames() { return kTaskFrames.size(); }
@@ -129,6 +157,7 @@ std::string reworded(Random& random, std::string question) {
     if (at != std::string::npos && random.chance(0.2)) question.replace(at, full.size(), shorter);
   }
   swap_words(random, question);
+  thin_out(random, question);
   question = casual(random, std::move(question));
   if (random.chance(0.08)) question = mistyped(random, std::move(question));
   return question;
