@@ -74,7 +74,7 @@ def measure(model):
         loss[length] = next(b["mean_nll"] for b in seen["by_position"] if b["first"] == length // 2)
         task = OUT / f"retrieval-{length}.jsonl"
         result = json.loads(puna("eval", "--model", model, "--threads", 1, "--task", task, "--json"))
-        retrieval[length] = result["tasks"][0]["accuracy"]
+        retrieval[length] = result["tasks"][0]["measures"]["accuracy"]["value"]
     return {"loss": loss, "retrieval": retrieval}
 
 
