@@ -207,7 +207,7 @@ Draft fact_question(Random& random, int64_t length, Split split) {
   draft.what = first.missing ? "missing" : "fact";
   draft.content = first.content;
   if (split == Split::kHeldOut || random.chance(0.25)) return draft;
-  for (int64_t more = random.between(2, 5); more > 0; --more) {
+  for (int64_t more = random.between(2, 5 + length / 60); more > 0; --more) {
     const Question next = ask(random, text);
     if (split_of(next.content) != split) continue;
     add_turn(draft.record, text::Role::kUser, next.question);
