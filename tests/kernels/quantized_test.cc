@@ -8,6 +8,7 @@
 #include <limits>
 #include <new>
 #include <random>
+#include <tuple>
 #include <vector>
 
 #include "base/error.h"
@@ -267,35 +268,64 @@ TEST(QuantizedMatmul, NoRowsIsNothing) {
 
 TEST(QuantizeRows, NearestWithTiesToEvenPaddingAndSums) {
   const int64_t k = 40;
-  std::vector<float> x(k, 0.5f);
-  x[0] = 127, x[1] = 1.5f, x[2] = -2.5f, x[3] = -127, x[32] = -254, x[33] = 3;
-  std::vector<int8_t> q(64, 99);
-  std::vector<float> scales(2);
-  std::vector<int16_t> sums(2);
-  quantize_rows(x.data(), k, k, 32, 0, 1, {q.data(), scales.data(), sums.data()});
-  EXPECT_THAT(scales, testing::ElementsAre(1, 2));
-  EXPECT_THAT(std::vector(q.begin(), q.begin() + 5), testing::ElementsAre(127, 2, -2, -127, 0));
-  EXPECT_THAT(std::vector(q.begin() + 32, q.begin() + 35), testing::ElementsAre(-127, 2, 0));
-  EXPECT_THAT(std::vector(q.begin() + 40, q.end()), testing::Each(0));
-  EXPECT_THAT(sums, testing::ElementsAre(0, -125));
-  // The same from BF16.
-  std::vector<uint16_t> bits;
-  for (float value : x) bits.push_back(bf16_from_float(value));
-  std::vector<int8_t> q_bf16(64, 99);
-  quantize_rows(bits.data(), k, k, 32, 0, 1, {q_bf16.data(), scales.data(), sums.data()});
-  EXPECT_EQ(q, q_bf16);
+  for (Isa isa : available()) {
+    SCOPED_TRACE(isa_name(isa));
+    std::vector<float> x(k, 0.5f);
+    x[0] = 127, x[1] = 1.5f, x[2] = -2.5f, x[3] = -127, x[32] = -254, x[33] = 3;
+    std::vector<int8_t> q(64, 99);
+    std::vector<float> scales(2);
+    std::vector<int16_t> sums(2);
+    quantize_rows(x.data(), k, k, 32, 0, 1, isa, {q.data(), scales.data(), sums.data()});
+    EXPECT_THAT(scales, testing::ElementsAre(1, 2));
+    EXPECT_THAT(std::vector(q.begin(), q.begin() + 5), testing::ElementsAre(127, 2, -2, -127, 0));
+    EXPECT_THAT(std::vector(q.begin() + 32, q.begin() + 35), testing::ElementsAre(-127, 2, 0));
+    EXPECT_THAT(std::vector(q.begin() + 40, q.end()), testing::Each(0));
+    EXPECT_THAT(sums, testing::ElementsAre(0, -125));
+    // The same from BF16.
+    std::vector<uint16_t> bits;
+    for (float value : x) bits.push_back(bf16_from_float(value));
+    std::vector<int8_t> q_bf16(64, 99);
+    quantize_rows(bits.data(), k, k, 32, 0, 1, isa, {q_bf16.data(), scales.data(), sums.data()});
+    EXPECT_EQ(q, q_bf16);
+  }
+}
+
+TEST(QuantizeRows, EveryInstructionSetGivesTheSame) {
+  std::mt19937 random(5);
+  std::vector<float> x(3 * 300);
+  for (float& value : x) value = std::normal_distribution<float>(0, 3)(random);
+  const auto quantized = [&](Isa isa, int64_t group) {
+    const int64_t blocks = (290 + group - 1) / group;
+    std::vector<int8_t> q(3 * blocks * group, 99);
+    std::vector<float> scales(3 * blocks);
+    std::vector<int16_t> sums(3 * blocks);
+    quantize_rows(x.data(), 300, 290, group, 0, 3, isa, {q.data(), scales.data(), sums.data()});
+    return std::tuple(q, scales, sums);
+  };
+  for (int64_t group : {32, 128}) {
+    const auto reference = quantized(Isa::Reference, group);
+    const auto& [q, scales, sums] = reference;
+    const int64_t padded = static_cast<int64_t>(q.size()) / 3;
+    for (int64_t i = 0; i < 290; ++i) {
+      const float scale = scales[(padded + i) / group];
+      EXPECT_LE(std::abs(q[padded + i] * scale - x[300 + i]), scale * 0.50001f) << i;
+    }
+    for (Isa isa : available()) EXPECT_EQ(quantized(isa, group), reference) << isa_name(isa);
+  }
 }
 
 TEST(QuantizeRows, ValuesThatAreNotFiniteReachTheResult) {
-  for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN(), 1e-37f}) {
-    std::vector<float> x(32, 0.0f), scales(1);
-    x[5] = bad;
-    std::vector<int8_t> q(32, 99);
-    std::vector<int16_t> sums(1);
-    quantize_rows(x.data(), 32, 32, 32, 0, 1, {q.data(), scales.data(), sums.data()});
-    EXPECT_THAT(q, testing::Each(0));
-    EXPECT_EQ(std::isnan(scales[0]), !(std::abs(bad) < 1)) << bad;
-    EXPECT_EQ(sums[0], 0);
+  for (Isa isa : available()) {
+    for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN(), 1e-37f}) {
+      std::vector<float> x(32, 0.0f), scales(1);
+      x[5] = bad;
+      std::vector<int8_t> q(32, 99);
+      std::vector<int16_t> sums(1);
+      quantize_rows(x.data(), 32, 32, 32, 0, 1, isa, {q.data(), scales.data(), sums.data()});
+      EXPECT_THAT(q, testing::Each(0));
+      EXPECT_EQ(std::isnan(scales[0]), !(std::abs(bad) < 1)) << bad;
+      EXPECT_EQ(sums[0], 0);
+    }
   }
 }
 

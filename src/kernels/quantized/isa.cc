@@ -77,6 +77,16 @@ const TileKernels& tile_kernels(Isa isa) {
   return *built(isa);
 }
 
+void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+                   const QuantizedRows& rows) {
+  tile_kernels(isa).quantize_f32(x, stride, k, group, begin, end, rows);
+}
+
+void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+                   const QuantizedRows& rows) {
+  tile_kernels(isa).quantize_bf16(x, stride, k, group, begin, end, rows);
+}
+
 int64_t run_int8_dots(Isa isa, int64_t rounds) { return tile_kernels(isa).dots(rounds); }
 
 }  // namespace puna::kernels

@@ -71,11 +71,12 @@ struct QuantizedRows {
   int16_t* sums;  // [rows, blocks] of q; -16384 to 16256
 };
 
-/// Quantises rows begin to end of x, FP32 or BF16 bits, [rows, k] with a stride in elements. Nearest, ties to even. A
-/// group with a value that is not finite gets the scale NaN; one whose largest magnitude is under 1e-36 becomes zeros.
-void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+/// Quantises rows begin to end of x, FP32 or BF16 bits, [rows, k] with a stride in elements. Nearest, ties to even; the
+/// same bits on every instruction set. A /// group (of 32 or 128) with a value that is not finite gets the scale NaN;
+/// one whose largest magnitude is under 1e-36 becomes zeros.
+void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows);
-void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows);
 
 /// Rows sorted by expert times that expert's weights; a plain product has one expert. out[r, n] for r < offsets[E] is

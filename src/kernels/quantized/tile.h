@@ -1,7 +1,9 @@
-// What an instruction set gives to matmul(): the product of one tile of 16 outputs with a few rows.
+// What an instruction set gives to matmul(): the product of one tile of 16 outputs with a few rows, and quantisation.
 #pragma once
 
 #include <cstdint>
+
+#include "kernels/quantized/matmul.h"
 
 namespace puna::kernels {
 
@@ -22,6 +24,11 @@ struct TileKernels {
   /// out [rows, 16].
   void (*tile)(int bits, int rows, const TileProblem& problem, float* out);
   int64_t (*dots)(int64_t rounds);  // as run_int8_dots()
+  /// As quantize_rows().
+  void (*quantize_f32)(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+                       const QuantizedRows& rows);
+  void (*quantize_bf16)(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+                        const QuantizedRows& rows);
 };
 
 /// Null when the build is for another architecture.

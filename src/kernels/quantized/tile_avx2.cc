@@ -5,6 +5,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "kernels/quantized/rows.inl"
+
 #include <cstring>
 
 namespace puna::kernels {
@@ -113,7 +115,7 @@ int64_t dots(int64_t rounds) {
 }
 
 constexpr int kRowCounts[] = {4, 2, 1};
-constexpr TileKernels kKernels = {kRowCounts, tile, dots};
+constexpr TileKernels kKernels = {kRowCounts, tile, dots, quantize<float>, quantize<uint16_t>};
 
 }  // namespace
 

@@ -4,6 +4,7 @@
 
 #include "kernels/formats/floats.h"
 #include "kernels/quantized/matmul.h"
+#include "kernels/quantized/rows.inl"
 #include "kernels/quantized/tile.h"
 
 namespace puna::kernels {
@@ -42,7 +43,7 @@ int64_t dots(int64_t rounds) {
 }
 
 constexpr int kRowCounts[] = {4, 1};
-constexpr TileKernels kKernels = {kRowCounts, tile, dots};
+constexpr TileKernels kKernels = {kRowCounts, tile, dots, quantize<float>, quantize<uint16_t>};
 
 }  // namespace
 
