@@ -15,6 +15,7 @@ std::optional<std::string> get(const char* name) {
 bool no_color() { return get("NO_COLOR").has_value(); }
 std::optional<std::string> log_level() { return get("PUNA_LOG"); }
 std::optional<std::string> demo_model() { return get("PUNA_DEMO_MODEL"); }
+std::optional<std::string> isa() { return get("PUNA_ISA"); }
 std::optional<std::string> home() { return get("HOME"); }
 
 std::optional<std::string> state_home() {

@@ -21,4 +21,7 @@ std::optional<std::string> state_home();
 /// PUNA_DEMO_MODEL: the model to use when none is named, in place of the one that comes with Puna.
 std::optional<std::string> demo_model();
 
+/// PUNA_ISA: the instruction set of the quantised kernels, in place of the best that the CPU has (kernels/quantized).
+std::optional<std::string> isa();
+
 }  // namespace puna::env

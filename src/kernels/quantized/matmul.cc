@@ -1,0 +1,168 @@
+// Panels: the rows of each expert are cut into groups of as many as a tile kernel takes, and interleaved in the
+// workspace. Work items: a span of an expert's panels (fits L2) times a span of its tiles (enough bytes to be worth
+// it).
+#include "kernels/quantized/matmul.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "kernels/quantized/isa.h"
+#include "kernels/quantized/rounding.h"
+
+namespace puna::kernels {
+namespace {
+
+constexpr int64_t kPanelSpanBytes = 512 * 1024;  // half of the smallest L2 of this class of CPUs
+constexpr int64_t kTileSpanBytes = 256 * 1024;   // 10 us of reading: small beside a step, large beside a hand-over
+constexpr int64_t kSerialRows = 16;              // that few rows are interleaved faster than threads wake
+constexpr int kMostRows = 16;
+
+struct Panel {
+  int64_t first;  // routed row
+  int rows;
+};
+
+struct Item {
+  int64_t expert;
+  int64_t first_panel, end_panel;
+  int64_t first_tile, end_tile;
+};
+
+int64_t panel_bytes_per_row(const PackedLayout& layout) {
+  return layout.padded_k + layout.blocks * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
+}
+
+/// A panel in the workspace: [values][scales][negative sums], at its first row's place.
+struct PanelBytes {
+  int8_t* x;
+  float* scales;
+  int32_t* negative_sums;
+
+  PanelBytes(std::byte* workspace, const PackedLayout& layout, const Panel& panel) {
+    std::byte* at = workspace + panel.first * panel_bytes_per_row(layout);
+    x = reinterpret_cast<int8_t*>(at);
+    scales = reinterpret_cast<float*>(at + panel.rows * layout.padded_k);
+    negative_sums = reinterpret_cast<int32_t*>(scales + panel.rows * layout.blocks);
+  }
+};
+
+void fill_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel& panel, std::byte* workspace) {
+  const PanelBytes bytes(workspace, layout, panel);
+  for (int i = 0; i < panel.rows; ++i) {
+    const int64_t row = p.row_index ? p.row_index[panel.first + i] : panel.first + i;
+    const int8_t* from = p.x.q + row * layout.padded_k;
+    for (int64_t k = 0; k < layout.padded_k; k += 4) std::memcpy(bytes.x + k * panel.rows + 4 * i, from + k, 4);
+    for (int64_t b = 0; b < layout.blocks; ++b) {
+      bytes.scales[b * panel.rows + i] = p.x.scales[row * layout.blocks + b];
+      bytes.negative_sums[b * panel.rows + i] = -int32_t{p.x.sums[row * layout.blocks + b]};
+    }
+  }
+}
+
+std::vector<Panel> cut_panels(const MatmulProblem& p, const int* row_counts, std::vector<int64_t>& first_of_expert) {
+  std::vector<Panel> panels;
+  for (int64_t e = 0; e < p.num_experts; ++e) {
+    first_of_expert.push_back(static_cast<int64_t>(panels.size()));
+    PUNA_CHECK(p.offsets[e] <= p.offsets[e + 1], "offsets fall after expert {}", e);
+    for (int64_t row = p.offsets[e]; row < p.offsets[e + 1]; row += panels.back().rows) {
+      const int* count = row_counts;
+      while (*count > p.offsets[e + 1] - row) ++count;
+      panels.push_back({row, *count});
+    }
+  }
+  first_of_expert.push_back(static_cast<int64_t>(panels.size()));
+  return panels;
+}
+
+std::vector<Item> cut_items(const MatmulProblem& p, const PackedLayout& layout, const std::vector<Panel>& panels,
+                            const std::vector<int64_t>& first_of_expert) {
+  const int64_t span_rows = std::max<int64_t>(1, kPanelSpanBytes / panel_bytes_per_row(layout));
+  const int64_t span_tiles = std::max<int64_t>(1, kTileSpanBytes / layout.tile_bytes);
+  std::vector<Item> items;
+  for (int64_t e = 0; e < p.num_experts; ++e) {
+    for (int64_t first = first_of_expert[e], end; first < first_of_expert[e + 1]; first = end) {
+      const int64_t last_row = panels[first].first + span_rows;
+      for (end = first + 1; end < first_of_expert[e + 1] && panels[end].first + panels[end].rows <= last_row;) ++end;
+      for (int64_t t = 0; t < layout.tiles; t += span_tiles) {
+        items.push_back({e, first, end, t, std::min(t + span_tiles, layout.tiles)});
+      }
+    }
+  }
+  return items;
+}
+
+/// Writes rows [rows, 16] of a tile to the problem's output.
+void store(const MatmulProblem& p, const Panel& panel, int64_t first_output, const float* values) {
+  const int64_t outputs = std::min(kTileOutputs, p.shape.n - first_output);
+  for (int i = 0; i < panel.rows; ++i) {
+    const int64_t row = panel.first + i, at = row * p.out_stride + first_output;
+    const float factor = p.row_factors ? p.row_factors[row] : 1;
+    const float* from = values + i * kTileOutputs;
+    if (p.out_bf16) {
+      uint16_t* to = static_cast<uint16_t*>(p.out) + at;
+      for (int64_t n = 0; n < outputs; ++n) to[n] = bf16_from_float(from[n] * factor);
+    } else {
+      float* to = static_cast<float*>(p.out) + at;
+      for (int64_t n = 0; n < outputs; ++n) to[n] = from[n] * factor;
+    }
+  }
+}
+
+void run_item(const MatmulProblem& p, const PackedLayout& layout, const std::vector<Panel>& panels, const Item& item,
+              const TileKernels& kernels, std::byte* workspace) {
+  alignas(64) float values[kMostRows * kTileOutputs];
+  const WeightFormat& format = p.shape.format;
+  for (int64_t t = item.first_tile; t < item.end_tile; ++t) {
+    const std::byte* tile = p.weights[item.expert] + t * layout.tile_bytes;
+    const std::byte* scales = tile + layout.scales_offset;
+    TileProblem problem = {};
+    problem.blocks = layout.blocks;
+    problem.group = format.group;
+    problem.quants = reinterpret_cast<const uint8_t*>(tile);
+    if (format.channel_scales) {
+      problem.channel_scales = reinterpret_cast<const float*>(scales);
+    } else {
+      problem.scales = reinterpret_cast<const uint16_t*>(scales);
+    }
+    if (format.zeros) problem.zeros = reinterpret_cast<const uint8_t*>(tile + layout.zeros_offset);
+    for (int64_t i = item.first_panel; i < item.end_panel; ++i) {
+      const PanelBytes bytes(workspace, layout, panels[i]);
+      problem.x = bytes.x;
+      problem.row_scales = bytes.scales;
+      problem.negative_sums = bytes.negative_sums;
+      kernels.tile(format.bits, panels[i].rows, problem, values);
+      store(p, panels[i], t * kTileOutputs, values);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t matmul_workspace_bytes(const WeightShape& shape, int64_t rows) {
+  return rows * panel_bytes_per_row(packed_layout(shape));
+}
+
+void matmul(const MatmulProblem& problem, Isa isa, std::byte* workspace, const ParallelFor& parallel_for) {
+  const TileKernels& kernels = tile_kernels(isa);
+  const PackedLayout layout = packed_layout(problem.shape);
+  PUNA_CHECK(problem.offsets[0] == 0, "offsets begin with {}", problem.offsets[0]);
+  const int64_t rows = problem.offsets[problem.num_experts];
+  if (rows == 0) return;
+  PUNA_CHECK(std::bit_cast<uintptr_t>(workspace) % kPackedAlignment == 0, "the workspace is not aligned");
+  std::vector<int64_t> first_of_expert;
+  const std::vector<Panel> panels = cut_panels(problem, kernels.row_counts, first_of_expert);
+  const std::vector<Item> items = cut_items(problem, layout, panels, first_of_expert);
+  const auto fill = [&](int64_t i) { fill_panel(problem, layout, panels[i], workspace); };
+  if (rows <= kSerialRows) {
+    for (int64_t i = 0; i < static_cast<int64_t>(panels.size()); ++i) fill(i);
+  } else {
+    parallel_for(static_cast<int64_t>(panels.size()), fill);
+  }
+  parallel_for(static_cast<int64_t>(items.size()),
+               [&](int64_t i) { run_item(problem, layout, panels, items[i], kernels, workspace); });
+}
+
+}  // namespace puna::kernels

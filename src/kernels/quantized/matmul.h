@@ -1,0 +1,109 @@
+// Matrix products of INT4 or INT8 weights with rows quantised to INT8: dots in INT32, sums over groups in FP32.
+// One layout of weights serves every instruction set, so that a packed file is good on any machine.
+//
+// A row's result is the same bits whatever the batch, the number of threads and the instruction set: each output is
+// computed by one work item over all of K, its dots are exact integers, and their products with the scales are added
+// in the order of K by fma(float(dot) * weight_scale, row_scale, sum), the same in every kernel.
+//
+// Bound: few rows, bytes of the packed weights / read bandwidth; many rows, 2 * M * N * K / INT8 peak.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string_view>
+
+namespace puna::kernels {
+
+/// Instruction sets, worst first.
+enum class Isa : uint8_t { Reference, Avx2, Avx512Vnni };
+inline constexpr Isa kIsas[] = {Isa::Reference, Isa::Avx2, Isa::Avx512Vnni};
+
+std::string_view isa_name(Isa isa);  // "reference", "avx2", "avx512_vnni"
+std::optional<Isa> isa_from_name(std::string_view name);
+
+/// Whether this build and this CPU have it.
+bool isa_available(Isa isa);
+
+/// The best one available, or the one that PUNA_ISA names; Error when that is unknown or not available.
+Isa chosen_isa();
+
+/// weight[n, k] = scale * (q - zero), with one scale (and zero) per row or per group of a row.
+struct WeightFormat {
+  int bits = 4;                 // 4: q from -8 to 7; 8: q from -128 to 127
+  int64_t group = 128;          // 32 or 128: of the rows' scales, and of the weights' unless channel_scales
+  bool channel_scales = false;  // one FP32 scale for each of N; else one BF16 scale for each of N and group
+  bool zeros = false;           // zero points, of the range of q; else 0
+};
+
+struct WeightShape {
+  int64_t n, k;  // outputs, inputs; any size from 1
+  WeightFormat format;
+};
+
+/// The packed form: tiles of 16 outputs one after another, each tile_bytes (a multiple of 64) long:
+///   quants  [blocks, group / 4 / s, 16, 4] bytes of q + 8 or q + 128, a block being a group of K; 8 bits: s = 1, byte
+///           [b, i, n, j] is k = b * group + 4 i + j; 4 bits: s = 2, low nibble k = b * group + 8 i + j, high k + 4
+///   scales  [blocks, 16] BF16, or [16] FP32 with channel_scales; at scales_offset
+///   zeros   [blocks, 16] bytes of zero + 8 or zero + 128, when there are; at zeros_offset
+/// K is padded to whole groups by weights of value 0, N to whole tiles by rows of scale 0.
+struct PackedLayout {
+  int64_t tiles, blocks;  // of N, of K
+  int64_t scales_offset, zeros_offset, tile_bytes;
+  int64_t padded_k;
+  int64_t total_bytes;
+};
+inline constexpr int64_t kTileOutputs = 16;
+inline constexpr int64_t kPackedAlignment = 64;  // of packed weights and of workspaces, in bytes
+
+PackedLayout packed_layout(const WeightShape& shape);
+
+/// q int8 [n, k]; scales [n, groups], rounded to BF16 unless channel_scales; zeros int8 [n, groups] or null; groups is
+/// ceil(k / group), or 1 with channel_scales. packed: total_bytes, aligned. Values out of range are an InternalError.
+void pack_weights(const WeightShape& shape, const int8_t* q, const float* scales, const int8_t* zeros,
+                  std::byte* packed);
+
+/// Rows quantised for a group size: x[m, k] = scales[m, k / group] * q[m, k]. One serves all weights of that group.
+struct QuantizedRows {
+  int8_t* q;      // [rows, padded_k], zeros after K
+  float* scales;  // [rows, blocks] largest magnitude / 127
+  int16_t* sums;  // [rows, blocks] of q; -16384 to 16256
+};
+
+/// Quantises rows begin to end of x, FP32 or BF16 bits, [rows, k] with a stride in elements. Nearest, ties to even; the
+/// same bits on every instruction set. A /// group (of 32 or 128) with a value that is not finite gets the scale NaN;
+/// one whose largest magnitude is under 1e-36 becomes zeros.
+void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+                   const QuantizedRows& rows);
+void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+                   const QuantizedRows& rows);
+
+/// Rows sorted by expert times that expert's weights; a plain product has one expert. out[r, n] for r < offsets[E] is
+/// factor_r * sum over k of x[row_r, k] * weight[n, k]. Experts without rows cost nothing, nor are their weights read.
+struct MatmulProblem {
+  WeightShape shape;
+  int64_t num_experts;                 // E
+  const std::byte* const* weights;     // [E] packed
+  const int64_t* offsets;              // [E + 1] rising from 0: expert e has rows offsets[e] to offsets[e + 1]
+  QuantizedRows x;                     // of the format's group
+  const int32_t* row_index = nullptr;  // [offsets[E]] row_r; null: r
+  const float* row_factors = nullptr;  // [offsets[E]] factor_r, such as a router's score; null: 1
+  void* out;                           // [offsets[E], n] FP32, or BF16 rounded to nearest even
+  int64_t out_stride;                  // elements
+  bool out_bf16 = false;
+};
+
+/// Runs work(0), ..., work(count - 1), each once, in any order, on any threads; returns when all are done.
+using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& work)>;
+
+/// Bytes of workspace that matmul() needs for that many rows.
+int64_t matmul_workspace_bytes(const WeightShape& shape, int64_t rows);
+
+/// workspace: aligned, overwritten. Calls parallel_for once for at most 16 rows, else twice.
+void matmul(const MatmulProblem& problem, Isa isa, std::byte* workspace, const ParallelFor& parallel_for);
+
+/// Operations (multiplications and additions) of the instruction set's own INT8 dot, without loads; for benchmarks.
+int64_t run_int8_dots(Isa isa, int64_t rounds);
+
+}  // namespace puna::kernels

@@ -1,0 +1,109 @@
+#include <bit>
+#include <cstring>
+
+#include "base/error.h"
+#include "kernels/quantized/matmul.h"
+#include "kernels/quantized/rounding.h"
+
+namespace puna::kernels {
+namespace {
+
+int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+struct Source {
+  const WeightShape& shape;
+  const int8_t* q;
+  const float* scales;
+  const int8_t* zeros;
+  int64_t groups;
+  int offset;  // what makes q unsigned
+
+  int8_t zero(int64_t n, int64_t block) const {
+    return zeros && n < shape.n ? zeros[n * groups + (groups == 1 ? 0 : block)] : int8_t{0};
+  }
+  /// The unsigned weight; padding has the value 0, which is q = zero.
+  uint8_t quant(int64_t n, int64_t k) const {
+    const int8_t value = n < shape.n && k < shape.k ? q[n * shape.k + k] : zero(n, k / shape.format.group);
+    return static_cast<uint8_t>(value + offset);
+  }
+};
+
+void check_range(const Source& source) {
+  if (source.shape.format.bits == 8) return;
+  const auto check = [](const int8_t* values, int64_t count, const char* what) {
+    for (int64_t i = 0; i < count; ++i) {
+      PUNA_CHECK(values[i] >= -8 && values[i] <= 7, "INT4 {} {} at {}", what, values[i], i);
+    }
+  };
+  check(source.q, source.shape.n * source.shape.k, "weight");
+  if (source.zeros) check(source.zeros, source.shape.n * source.groups, "zero point");
+}
+
+void pack_quants(const Source& source, int64_t first, int64_t padded_k, uint8_t* out) {
+  const int64_t step = source.shape.format.bits == 4 ? 8 : 4;
+  for (int64_t k = 0; k < padded_k; k += step) {
+    for (int64_t n = first; n < first + kTileOutputs; ++n) {
+      for (int64_t j = 0; j < 4; ++j) {
+        const int high = step == 8 ? source.quant(n, k + 4 + j) << 4 : 0;
+        *out++ = static_cast<uint8_t>(source.quant(n, k + j) | high);
+      }
+    }
+  }
+}
+
+void pack_tile(const Source& source, const PackedLayout& layout, int64_t first, std::byte* out) {
+  pack_quants(source, first, layout.padded_k, reinterpret_cast<uint8_t*>(out));
+  const WeightFormat& format = source.shape.format;
+  for (int64_t n = first; n < first + kTileOutputs; ++n) {
+    const float* scales = n < source.shape.n ? source.scales + n * source.groups : nullptr;
+    if (format.channel_scales) {
+      const float scale = scales ? scales[0] : 0;
+      std::memcpy(out + layout.scales_offset + (n - first) * sizeof(float), &scale, sizeof(scale));
+    }
+    for (int64_t b = 0; b < layout.blocks; ++b) {
+      const int64_t at = b * kTileOutputs + n - first;
+      if (!format.channel_scales) {
+        const uint16_t bits = bf16_from_float(scales ? scales[b] : 0);
+        std::memcpy(out + layout.scales_offset + at * sizeof(bits), &bits, sizeof(bits));
+      }
+      if (format.zeros) {
+        out[layout.zeros_offset + at] = static_cast<std::byte>(source.zero(n, b) + source.offset);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+PackedLayout packed_layout(const WeightShape& shape) {
+  const WeightFormat& format = shape.format;
+  PUNA_CHECK(shape.n > 0 && shape.k > 0, "a weight of {} by {}", shape.n, shape.k);
+  PUNA_CHECK(format.bits == 4 || format.bits == 8, "{} bits", format.bits);
+  PUNA_CHECK(format.group == 32 || format.group == 128, "groups of {}", format.group);
+  PackedLayout layout;
+  layout.tiles = round_up(shape.n, kTileOutputs) / kTileOutputs;
+  layout.padded_k = round_up(shape.k, format.group);
+  layout.blocks = layout.padded_k / format.group;
+  layout.scales_offset = layout.padded_k * kTileOutputs * format.bits / 8;
+  layout.zeros_offset = layout.scales_offset + kTileOutputs * (format.channel_scales ? 4 : 2 * layout.blocks);
+  layout.tile_bytes =
+      round_up(layout.zeros_offset + (format.zeros ? kTileOutputs * layout.blocks : 0), kPackedAlignment);
+  layout.total_bytes = layout.tiles * layout.tile_bytes;
+  return layout;
+}
+
+void pack_weights(const WeightShape& shape, const int8_t* q, const float* scales, const int8_t* zeros,
+                  std::byte* packed) {
+  const PackedLayout layout = packed_layout(shape);
+  PUNA_CHECK((zeros != nullptr) == shape.format.zeros, "zero points given: {}", zeros != nullptr);
+  PUNA_CHECK(std::bit_cast<uintptr_t>(packed) % kPackedAlignment == 0, "packed weights are not aligned");
+  const Source source = {
+      shape, q, scales, zeros, shape.format.channel_scales ? 1 : layout.blocks, shape.format.bits == 4 ? 8 : 128};
+  check_range(source);
+  std::memset(packed, 0, static_cast<size_t>(layout.total_bytes));
+  for (int64_t t = 0; t < layout.tiles; ++t) {
+    pack_tile(source, layout, t * kTileOutputs, packed + t * layout.tile_bytes);
+  }
+}
+
+}  // namespace puna::kernels

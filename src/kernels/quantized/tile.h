@@ -1,0 +1,39 @@
+// What an instruction set gives to matmul(): the product of one tile of 16 outputs with a few rows, and quantisation.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/quantized/matmul.h"
+
+namespace puna::kernels {
+
+/// A tile of packed weights and a panel of `rows` rows, interleaved so that a kernel reads both front to back.
+struct TileProblem {
+  int64_t blocks, group;
+  const uint8_t* quants;         // as PackedLayout says, as the two below
+  const uint16_t* scales;        // null with channel_scales
+  const float* channel_scales;   // [16] or null
+  const uint8_t* zeros;          // null without
+  const int8_t* x;               // [blocks, group / 4, rows, 4]
+  const float* row_scales;       // [blocks, rows]
+  const int32_t* negative_sums;  // [blocks, rows] minus the sum of a row's values
+};
+
+struct TileKernels {
+  const int* row_counts;  // that `tile` takes, falling, the last one 1
+  /// out [rows, 16].
+  void (*tile)(int bits, int rows, const TileProblem& problem, float* out);
+  int64_t (*dots)(int64_t rounds);  // as run_int8_dots()
+  /// As quantize_rows().
+  void (*quantize_f32)(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+                       const QuantizedRows& rows);
+  void (*quantize_bf16)(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+                        const QuantizedRows& rows);
+};
+
+/// Null when the build is for another architecture.
+const TileKernels* reference_tile_kernels();
+const TileKernels* avx2_tile_kernels();
+const TileKernels* avx512_vnni_tile_kernels();
+
+}  // namespace puna::kernels
