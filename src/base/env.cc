@@ -24,4 +24,9 @@ std::optional<std::string> state_home() {
   return std::nullopt;
 }
 
+void limit_compiled_products() {
+  for (const char* cache : {"ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"})
+    setenv(cache, "32", /*replace=*/0);
+}
+
 }  // namespace puna::env

@@ -1,4 +1,4 @@
-// The only place that reads environment variables; each one that Puna knows is a function here.
+// The only place that touches environment variables; each one that Puna knows is a function here.
 #pragma once
 
 #include <optional>
@@ -23,5 +23,10 @@ std::optional<std::string> demo_model();
 
 /// PUNA_ISA: the instruction set of the quantised kernels, in place of the best that the CPU has (kernels/quantized).
 std::optional<std::string> isa();
+
+/// Sets how many compiled products LibTorch keeps, unless the user did: at the start of the program, before it makes
+/// any. It would keep one for every number of rows that it has seen: gigabytes, where experts get other rows at every
+/// step.
+void limit_compiled_products();
 
 }  // namespace puna::env
