@@ -49,13 +49,18 @@ struct PanelBytes {
   }
 };
 
+/// Each four bytes to every `step`-th four of `to`. Values, not references: a byte written might be one of those.
+void interleave(const int8_t* from, int64_t count, int64_t step, int8_t* to) {
+  for (int64_t k = 0; k < count; k += 4, to += 4 * step) std::memcpy(to, from + k, 4);
+}
+
 void fill_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel& panel, std::byte* workspace) {
   const PanelBytes bytes(workspace, layout, panel);
   const int offset = p.shape.format.zeros ? 1 : p.shape.format.bits == 4 ? 8 : 128;
   for (int i = 0; i < panel.rows; ++i) {
     const int64_t row = p.row_index ? p.row_index[panel.first + i] : panel.first + i;
     const int8_t* from = p.x.q + row * layout.padded_k;
-    for (int64_t k = 0; k < layout.padded_k; k += 4) std::memcpy(bytes.x + k * panel.rows + 4 * i, from + k, 4);
+    interleave(from, layout.padded_k, panel.rows, bytes.x + 4 * i);
     for (int64_t b = 0; b < layout.blocks; ++b) {
       bytes.scales[b * panel.rows + i] = p.x.scales[row * layout.blocks + b];
       bytes.dot_starts[b * panel.rows + i] = -int32_t{p.x.sums[row * layout.blocks + b]} * offset;
