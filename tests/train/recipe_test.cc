@@ -154,7 +154,7 @@ TEST(Recipe, ImpossibleValuesAreRefused) {
            {"optimizer.beta1=1", "below 1"},
            {"optimizer.beta2=-0.5", "below 1"},
            {"optimizer.epsilon=0", "above 0"},
-           {"optimizer.weight_decay=-1", "0 or more"},
+           {"optimizer.weight_decay=-1", "from 0 to below"},
            {"optimizer.weight_decay=1e300", "from 0 to below 1000"},
            {"optimizer.clip_norm=-1", "0 or more"},
            {"schedule.kind=cosin", "did you mean 'cosine'"},
