@@ -86,6 +86,7 @@ set(PUNA_LIBS_io PkgConfig::PNG PkgConfig::JPEG PkgConfig::WEBP PkgConfig::XXHAS
 set(PUNA_LIBS_synth PkgConfig::CAIRO)
 set(PUNA_LIBS_plot PkgConfig::CAIRO)
 set(PUNA_LIBS_train PkgConfig::TOMLPP)
+set(PUNA_LIBS_quant PkgConfig::TOMLPP)
 set(PUNA_LIBS_checkpoint PkgConfig::PCRE2)
 set(PUNA_LIBS_cli PkgConfig::EDIT)
 if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")

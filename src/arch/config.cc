@@ -22,13 +22,13 @@ struct Range {
 void check_ranges(std::string_view where, std::string_view part, const std::vector<Range>& ranges) {
   for (const Range& r : ranges)
     if (r.value < r.least || r.value > r.most)
-      fail(where, "{} {} is {}, expected {} to {}; is the file damaged?", part, r.key, r.value, r.least, r.most);
+      fail(where, "{} {} is {}, expected {} to {}; correct the config", part, r.key, r.value, r.least, r.most);
 }
 
 // `least` itself is refused.
 void check_above(std::string_view where, std::string_view key, double value, double least, double most) {
   if (!(value > least && value <= most))
-    fail(where, "{} is {}, expected a number above {} and at most {}; is the file damaged?", key, value, least, most);
+    fail(where, "{} is {}, expected a number above {} and at most {}; correct the config", key, value, least, most);
 }
 
 void check_rope(const TextConfig& t, std::string_view where) {
@@ -145,8 +145,7 @@ void check_total(const Llama4Config& c, std::string_view where) {
     const auto elements = checked_numel(row.shape);
     const auto sum = elements ? checked_add(total, *elements) : std::nullopt;
     if (!sum || *sum > int64_t{1} << 58)
-      fail(where, "the model would have more than 2^58 parameters (at {}); are the sizes in the file damaged?",
-           row.name);
+      fail(where, "the model would have more than 2^58 parameters (at {}); correct the sizes in the config", row.name);
     total = *sum;
   }
 }
@@ -162,7 +161,7 @@ int64_t VisionConfig::tokens_per_tile() const {
 
 void check_num_layers(int64_t num_layers, std::string_view where) {
   if (num_layers < 1 || num_layers > kMaxLayers)
-    fail(where, "num_hidden_layers is {}, expected 1 to {}; is the file damaged?", num_layers, kMaxLayers);
+    fail(where, "num_hidden_layers is {}, expected 1 to {}; correct the config", num_layers, kMaxLayers);
 }
 
 std::vector<int> default_uses_rope(int64_t num_layers, int64_t interval) {

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "io/descriptor.h"
+#include "io/write_failure.h"
 
 namespace puna::io {
 namespace fs = std::filesystem;
@@ -71,6 +72,12 @@ std::string read_file(const fs::path& path, int64_t max_bytes) {
   return text;
 }
 
+std::string write_failure(int error) {
+  if (error == ENOSPC || error == EDQUOT) return "the disk is full; free some space";
+  if (error == EFBIG) return reason(error) + ": over the limit on the size of files; raise it (ulimit -f)";
+  return reason(error);
+}
+
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   static std::atomic<int> counter = 0;
   std::error_code ec;
@@ -97,7 +104,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
     if (wrote < 0 && (errno == ENOSPC || errno == EDQUOT))
       fail(path_.string(), "the disk is full with {} bytes of this part unwritten; free some space and try again",
            bytes.size());
-    if (wrote < 0) fail(path_.string(), "cannot be written: {}", reason(errno));
+    if (wrote < 0) fail(path_.string(), "cannot be written: {}", write_failure(errno));
     bytes = bytes.subspan(static_cast<size_t>(wrote));
   }
 }

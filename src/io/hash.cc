@@ -3,8 +3,13 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
+#include <cerrno>
+#include <cstdio>
 #include <new>
+#include <system_error>
+#include <vector>
 
+#include "base/error.h"
 #include "io/file.h"
 
 namespace puna::io {
@@ -33,6 +38,18 @@ std::string hash_of(std::span<const std::byte> bytes) {
   return hasher.digest();
 }
 
-std::string hash_of_file(const std::filesystem::path& path) { return hash_of(MappedFile::open(path)->bytes()); }
+// Read by pieces: pages of a mapping would count as this process's memory.
+std::string hash_of_file(const std::filesystem::path& path) {
+  if (path_exists(path) && !std::filesystem::is_regular_file(path)) fail(path.string(), "is no regular file");
+  const auto close = [](std::FILE* file) { std::fclose(file); };
+  const std::unique_ptr<std::FILE, decltype(close)> file(std::fopen(path.c_str(), "rbe"), close);
+  if (!file) fail(path.string(), "cannot be opened: {}", std::generic_category().message(errno));
+  std::vector<std::byte> buffer(size_t{1} << 20);
+  Hasher hasher;
+  while (const size_t got = std::fread(buffer.data(), 1, buffer.size(), file.get()))
+    hasher.update({buffer.data(), got});
+  if (std::ferror(file.get())) fail(path.string(), "cannot be read: {}", std::generic_category().message(errno));
+  return hasher.digest();
+}
 
 }  // namespace puna::io

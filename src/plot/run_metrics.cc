@@ -165,7 +165,7 @@ void ExpertHistory::add(double step, const std::vector<double>& values) {
 RunMetrics read_run(const fs::path& run) {
   std::error_code ec;
   const fs::path path = fs::is_directory(run, ec) ? run / "metrics.jsonl" : run;
-  if (!io::path_exists(path)) fail(run.string(), "has no metrics.jsonl; is this the directory of a training run?");
+  if (!io::path_exists(path)) fail(path.string(), "is missing; give the directory of a training run that has begun");
   const auto file = io::MappedFile::open(path);
   const size_t size = file->bytes().size();
   if (size > kMaxFileBytes) fail(path.string(), "has {} bytes, more than the limit of {}", size, kMaxFileBytes);

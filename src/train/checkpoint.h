@@ -19,7 +19,9 @@ namespace puna::train {
 struct Checkpoint {
   int64_t step = 0;
   std::map<std::string, at::Tensor> tensors;
-  Json state;  // what is no tensor: data position, random states, config hash
+  // What is no tensor: data position, hashes of recipe and data. No random state: samples are pure functions of seed
+  // and number, and nothing else is drawn after the first weights.
+  Json state;
 };
 
 struct CheckpointOptions {

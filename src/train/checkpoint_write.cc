@@ -18,16 +18,8 @@ namespace puna::train::internal {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr int64_t kBytesPerTensor = 512;  // generous: its entries in a header and in the manifest
-constexpr int64_t kSpareBytes = 1 << 20;  // directories, `latest`, rounding to blocks
+constexpr int64_t kBlock = 4096;  // what a file system gives at once
 constexpr std::string_view kUnfinished = ".tmp", kReplaced = ".old";
-
-int64_t needed_bytes(const Checkpoint& checkpoint) {
-  int64_t bytes = kSpareBytes;
-  for (const auto& [name, tensor] : checkpoint.tensors)
-    bytes += static_cast<int64_t>(tensor.nbytes()) + kBytesPerTensor;
-  return bytes;
-}
 
 /// -1 when the file system does not tell.
 int64_t free_bytes(const fs::path& dir) {
@@ -74,8 +66,7 @@ ManifestShard write_shard(const fs::path& path, const Checkpoint& checkpoint, co
     writer.write({static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()});
   }
   writer.commit();
-  const auto file = io::MappedFile::open(path);
-  return {static_cast<int64_t>(file->bytes().size()), io::hash_of(file->bytes())};
+  return {static_cast<int64_t>(fs::file_size(path)), io::hash_of_file(path)};
 }
 
 void write_files(const fs::path& dir, const Checkpoint& checkpoint, int64_t max_shard_bytes) {
@@ -134,13 +125,23 @@ void put_back(const fs::path& aside) {
 
 }  // namespace
 
+int64_t needed_bytes(const Checkpoint& checkpoint) {
+  constexpr int64_t kEntry = 100, kSize = 24;  // of a tensor and of one of its sizes, in text
+  int64_t bytes = 8 * kBlock;
+  bytes += static_cast<int64_t>(checkpoint.state.dump(-1, ' ', false, Json::error_handler_t::replace).size());
+  for (const auto& [name, tensor] : checkpoint.tensors) {
+    const int64_t entry = static_cast<int64_t>(name.size()) + kEntry + kSize * tensor.dim();
+    bytes += static_cast<int64_t>(tensor.nbytes()) + 2 * entry;  // in the shard's header and in the manifest
+  }
+  return bytes + bytes / 50;
+}
+
 void check_free_space(const fs::path& dir, const Checkpoint& checkpoint) {
   const int64_t needed = needed_bytes(checkpoint), free = free_bytes(dir);
   if (free < 0 || free >= needed) return;
   fail((dir / step_name(checkpoint.step)).string(),
        "the checkpoint was not saved: it needs {} on disk, {} are free; older checkpoints are intact; make room and go "
-       "on "
-       "with --resume",
+       "on with --resume",
        format_bytes(needed), format_bytes(free));
 }
 
@@ -152,11 +153,12 @@ void write_checkpoint(const CheckpointOptions& options, const Checkpoint& checkp
     put_in_place(made, target);
   } catch (const std::exception& error) {
     fs::remove_all(made, ec);
-    fail(target.string(),
-         "the checkpoint was not saved: {}; it needs {} on disk, {} are free; older checkpoints are intact; make room "
-         "and "
-         "go on with --resume",
-         error.what(), format_bytes(needed_bytes(checkpoint)), format_bytes(free_bytes(options.dir)));
+    const int64_t needed = needed_bytes(checkpoint), free = free_bytes(options.dir);
+    fail(target.string(), "the checkpoint was not saved: {}{}; older checkpoints are intact; then go on with --resume",
+         error.what(),
+         free < 0 || free >= needed
+             ? ""
+             : fmt::format("; it needs {} on disk, {} are free", format_bytes(needed), format_bytes(free)));
   }
   sync_directory(options.dir);
   io::write_file(options.dir / "latest", step_name(checkpoint.step) + "\n");

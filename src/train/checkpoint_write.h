@@ -7,6 +7,8 @@
 
 namespace puna::train::internal {
 
+/// What it takes on disk, a few per cent and blocks more than its files have.
+int64_t needed_bytes(const Checkpoint& checkpoint);
 /// Throws Error when the disk lacks the space that `checkpoint` needs.
 void check_free_space(const std::filesystem::path& dir, const Checkpoint& checkpoint);
 

@@ -18,6 +18,7 @@
 #include "train/check_settings.h"
 #include "train/flops.h"
 #include "train/learner.h"
+#include "train/memory_need.h"
 #include "train/prepare.h"
 #include "train/schedule.h"
 
@@ -64,6 +65,7 @@ arch::Llama4Config shallow(const arch::Llama4Config& config, int64_t layers) {
 struct Measured {
   double seconds = 0, tokens = 0, flops = 0;  // means of a step
   double activation_bytes = 0;
+  double program_bytes = 0;  // beside weights, gradients and moments
 };
 
 Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t stage, const Prepared& prepared) {
@@ -76,6 +78,9 @@ Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t 
   const StageConfig& what = recipe.stages[stage];
   learner.begin_stage(config, what, recipe.recompute);
   const auto mixture = stage_mixture(recipe, stage, prepared);
+  Recipe alone = recipe;
+  alone.stages = {what};
+  const MemoryNeed need = memory_need(alone, config);
   Measured measured;
   uint64_t sample = 0;
   for (int i = 0; i < kWarmSteps + kTimedSteps; ++i) {
@@ -90,6 +95,7 @@ Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t 
     measured.seconds += std::chrono::duration<double>(Clock::now() - start).count() / kTimedSteps;
     measured.tokens += static_cast<double>(batch.num_tokens) / kTimedSteps;
     measured.flops += step_flops(config, batch) / kTimedSteps;
+    measured.program_bytes = static_cast<double>(before - need.weights - need.gradients - need.moments);
     measured.activation_bytes =
         std::max(measured.activation_bytes, static_cast<double>(peak_resident_memory_bytes() - before));
   }
@@ -119,25 +125,20 @@ Measured measure_stage(const arch::Llama4Config& config, const Recipe& recipe, s
   const double more = static_cast<double>(layers - period) / static_cast<double>(period);
   const auto line = [&](double a, double b) { return a + (b - a) * more; };
   return {line(one.seconds, two.seconds), two.tokens, line(one.flops, two.flops),
-          line(one.activation_bytes, two.activation_bytes)};
+          line(one.activation_bytes, two.activation_bytes), two.program_bytes};
 }
 
-void count_bytes(const arch::Llama4Config& config, const Recipe& recipe, DryRun& plan) {
+void count_bytes(const arch::Llama4Config& config, const Recipe& recipe, bool check, DryRun& plan) {
   const arch::ParameterCounts counts = arch::count_parameters(config);
   plan.parameters = counts.total;
   plan.active_parameters = counts.active;
-  const int64_t wide = recipe.precision == "float64" ? 8 : 4;
-  const int64_t copies = recipe.precision == "bfloat16" ? 2 : 0;
-  plan.weight_bytes = counts.total * (wide + copies);
-  plan.gradient_bytes = counts.total * wide;
-  plan.optimizer_bytes = counts.total * 2 * wide;
-  plan.snapshot_bytes = counts.total * 3 * wide;
+  const MemoryNeed need = memory_need(recipe, config);
+  plan.weight_bytes = need.weights;
+  plan.gradient_bytes = need.gradients;
+  plan.optimizer_bytes = need.moments;
+  plan.snapshot_bytes = need.snapshot;
   plan.available_bytes = available_memory_bytes();
-  if (plan.total_bytes() > plan.available_bytes)
-    fail(recipe.path.string(),
-         "weights, gradients, moments and a checkpoint's copy of {} parameters need {}, {} are free; "
-         "use a smaller model, or a machine with more memory",
-         counts.total, format_bytes(plan.total_bytes()), format_bytes(plan.available_bytes));
+  if (check) check_memory(need, plan.available_bytes, recipe.path.string());
 }
 
 std::string duration(double seconds) {
@@ -193,19 +194,19 @@ Json DryRun::json() const {
   return json;
 }
 
-DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt) {
+DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt, bool check) {
   DryRun plan;
-  plan.program_bytes = resident_memory_bytes();
   const TemporaryDirectory directory;
   Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
   plan.warnings = check_settings(recipe, prepared.config);
-  count_bytes(prepared.config, recipe, plan);
+  count_bytes(prepared.config, recipe, check, plan);
   prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);
   for (size_t i = 0; i < recipe.stages.size(); ++i) {
     stop_if_interrupted(interrupt);
     const StageConfig& stage = recipe.stages[i];
     const Measured measured =
         measure_stage(stage_config(prepared.config, stage, recipe.path.string()), recipe, i, prepared);
+    plan.program_bytes = std::max(plan.program_bytes, static_cast<int64_t>(measured.program_bytes));
     plan.activation_bytes = std::max(plan.activation_bytes, static_cast<int64_t>(measured.activation_bytes));
     plan.stages.push_back({stage.name, stage.steps, measured.tokens, measured.flops, measured.seconds});
   }

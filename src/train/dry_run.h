@@ -40,8 +40,8 @@ struct DryRun {
 
 /// Encodes the first documents of every source in a temporary directory and times a few steps on them, of the whole
 /// model when it is shallow, else of two shallower ones of the same width, from which the rest follows by a straight
-/// line. Throws Error before that when weights, gradients, moments and a checkpoint's copy alone do not fit in memory,
-/// and Interrupted once `interrupt` is set.
-DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt = nullptr);
+/// line. Throws Error before that when `check` is set and the run does not fit in memory (memory_need.h), and
+/// Interrupted once `interrupt` is set.
+DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt = nullptr, bool check = true);
 
 }  // namespace puna::train

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "io/text.h"
+#include "io/write_failure.h"
 
 namespace puna::train {
 namespace fs = std::filesystem;
@@ -128,7 +129,7 @@ void EventFile::flush() {
     if (wrote < 0) {
       const int error = errno;
       buffer_.erase(0, done);
-      fail(path_.string(), "cannot be written: {}", std::generic_category().message(error));
+      fail(path_.string(), "cannot be written: {}; then go on with --resume", io::write_failure(error));
     }
     done += static_cast<size_t>(wrote);
   }

@@ -18,10 +18,6 @@ bool is_vision(const arch::ParamRow& row) {
   return row.kind == arch::ParamKind::kVision || row.kind == arch::ParamKind::kProjector;
 }
 
-bool all_finite(const at::Tensor& tensor) {
-  return at::isfinite(tensor.detach().sum()).item<bool>() || at::isfinite(tensor.detach()).all().item<bool>();
-}
-
 // The internals of a forward in the order in which they are computed.
 std::vector<std::string> trace_order(int64_t num_layers) {
   std::vector<std::string> names = {"embeds"};
@@ -33,6 +29,10 @@ std::vector<std::string> trace_order(int64_t num_layers) {
 }
 
 }  // namespace
+
+bool all_finite(const at::Tensor& tensor) {
+  return at::isfinite(tensor.detach().sum()).item<bool>() || at::isfinite(tensor.detach()).all().item<bool>();
+}
 
 bool is_frozen(const arch::ParamRow& row, const std::vector<std::string>& freeze) {
   using arch::ParamKind;

@@ -37,11 +37,14 @@ struct StepResult {
 };
 
 /// Stopped before the optimizer step; weights and moments are those of the step before. what() says the first offending
-/// tensor and the batch's documents.
+/// tensor and the batch's documents. Or stopped before a save, of weights that the last update has spoiled.
 class NotFinite : public Error {
  public:
   using Error::Error;
 };
+
+/// One sum over the tensor, as long as that is finite itself.
+bool all_finite(const at::Tensor& tensor);
 
 /// Whether a stage with this list does not change the parameter.
 bool is_frozen(const arch::ParamRow& row, const std::vector<std::string>& freeze);

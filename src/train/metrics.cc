@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "io/write_failure.h"
 
 namespace puna::train {
 namespace {
@@ -18,8 +19,7 @@ void write_all(int fd, std::string_view text, const std::filesystem::path& path)
   while (!text.empty()) {
     const ssize_t written = ::write(fd, text.data(), text.size());
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0)
-      fail(path.string(), "cannot be written: {}; free some space, then go on with --resume", std::strerror(errno));
+    if (written <= 0) fail(path.string(), "cannot be written: {}; then go on with --resume", io::write_failure(errno));
     text.remove_prefix(static_cast<size_t>(written));
   }
 }
@@ -51,6 +51,14 @@ double OutlierDetector::push(double value) {
 
 Json OutlierDetector::state() const { return values_; }
 void OutlierDetector::restore(const Json& state) { values_ = state.get<std::deque<double>>(); }
+
+void judge(StepReport& report, double outlier_z, OutlierDetector& losses, OutlierDetector& norms) {
+  if (report.targets == 0) return;
+  report.loss_z = losses.push(report.result.loss);
+  report.norm_z = norms.push(report.result.grad_norm);
+  report.loss_outlier = report.loss_z > outlier_z;
+  report.norm_outlier = report.norm_z > outlier_z;
+}
 
 std::string metrics_line(const StepReport& report, const std::vector<std::string>& source_names, bool details) {
   const StepResult& result = report.result;
@@ -101,8 +109,8 @@ RunLog::RunLog(const std::filesystem::path& dir, int64_t metrics_bytes)
 
 void RunLog::sync() const {
   if (::fsync(metrics_.get()) != 0)
-    fail((dir_ / "metrics.jsonl").string(), "cannot be written: {}; free some space, then go on with --resume",
-         std::strerror(errno));
+    fail((dir_ / "metrics.jsonl").string(), "cannot be written: {}; then go on with --resume",
+         io::write_failure(errno));
 }
 
 void RunLog::write(const StepReport& report, const std::vector<std::string>& source_names, bool details) {

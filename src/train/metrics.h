@@ -49,6 +49,9 @@ struct StepReport {
   std::map<std::string, LossSum> validation;  // by source; empty when nothing was measured after this step
 };
 
+/// Judges loss and gradient norm of a step, each on its own. One without targets is neither judged nor remembered.
+void judge(StepReport& report, double outlier_z, OutlierDetector& losses, OutlierDetector& norms);
+
 /// The deterministic part: one line of metrics.jsonl, without the line end.
 std::string metrics_line(const StepReport& report, const std::vector<std::string>& source_names, bool details);
 

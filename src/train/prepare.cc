@@ -1,5 +1,6 @@
 #include "train/prepare.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -39,6 +40,9 @@ arch::Llama4Config config_of(const Recipe& recipe, const text::Tokenizer& tokeni
   const bool multimodal = json.contains("text_config");
   Json& text = multimodal ? json["text_config"] : json;
   if (!text.is_object()) fail(where, "'model.config.text_config' must be a table");
+  if (text.contains("vocab_size") && text["vocab_size"] != tokenizer.vocab_size())
+    fail(where, "'model.config.{}vocab_size' is {}, the tokenizer has {} entries; leave the key out",
+         multimodal ? "text_config." : "", text["vocab_size"].dump(), tokenizer.vocab_size());
   text["vocab_size"] = tokenizer.vocab_size();
   json["model_type"] = multimodal ? "llama4" : "llama4_text";
   json["bos_token_id"] = id_of(tokenizer, "<|begin_of_text|>");
@@ -58,14 +62,33 @@ arch::Llama4Config config_of(const Recipe& recipe, const text::Tokenizer& tokeni
   return config;
 }
 
-void check_vocabulary(const Prepared& prepared, std::string_view where) {
-  if (prepared.tokenizer->vocab_size() > prepared.config.text.vocab_size)
-    fail(where, "the tokenizer has {} entries, the model's vocabulary {}; use the model's own tokenizer",
-         prepared.tokenizer->vocab_size(), prepared.config.text.vocab_size);
-  const int64_t patch = id_of(*prepared.tokenizer, "<|patch|>");
-  if (prepared.config.vision && patch != prepared.config.image_token_id)
-    fail(where, "<|patch|> is {} in the tokenizer, {} in the model; use the model's own tokenizer", patch,
-         prepared.config.image_token_id);
+// A model's own tokenizer may be smaller than its padded vocabulary, another one not.
+void check_vocabulary(const Prepared& prepared, bool own, std::string_view where) {
+  const text::Tokenizer& tokenizer = *prepared.tokenizer;
+  const arch::Llama4Config& config = prepared.config;
+  const int64_t entries = tokenizer.vocab_size(), vocabulary = config.text.vocab_size;
+  if (entries > vocabulary || (!own && entries < vocabulary))
+    fail(where, "the tokenizer has {} entries, the model's vocabulary {}; use the model's own tokenizer", entries,
+         vocabulary);
+  const auto agree = [&](std::string_view name, int64_t id) {
+    if (id >= 0 && id != id_of(tokenizer, name))
+      fail(where, "{} is {} in the tokenizer, {} in the model (-1: absent); use the model's own tokenizer", name,
+           id_of(tokenizer, name), id);
+  };
+  agree("<|begin_of_text|>", config.bos_token_id);
+  const auto stops = text::stop_tokens(tokenizer);
+  for (const int64_t id : config.eos_token_ids)
+    if (std::ranges::find(stops, id) == stops.end())
+      fail(where,
+           "the model ends texts with the token {}, which is none of the tokenizer's <|end_of_text|>, <|eom|> and "
+           "<|eot|> ({}); use the model's own tokenizer",
+           id, fmt::join(stops, ", "));
+  if (!config.vision) return;
+  agree("<|image_start|>", config.boi_token_id);
+  agree("<|image_end|>", config.eoi_token_id);
+  if (config.image_token_id != id_of(tokenizer, "<|patch|>"))
+    fail(where, "<|patch|> is {} in the tokenizer, {} in the model; use the model's own tokenizer",
+         id_of(tokenizer, "<|patch|>"), config.image_token_id);
 }
 
 data::Encoding encoding_of(const Prepared& prepared) {
@@ -149,7 +172,7 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir, const std:
   }
   prepared.tokenizer = text::Tokenizer::open(prepared.tokenizer_dir);
   if (recipe.model.from.empty()) prepared.config = config_of(recipe, *prepared.tokenizer);
-  check_vocabulary(prepared, where);
+  check_vocabulary(prepared, recipe.model.tokenizer.empty(), where);
   if (prepared.config.vision) {
     const int64_t side = prepared.config.vision->image_size;
     prepared.image_processor.tile_size = side;
@@ -167,7 +190,7 @@ void prepare_data(const Recipe& recipe, const fs::path& run_dir, Prepared& prepa
 
 arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfig& stage, std::string_view where) {
   if (stage.model.is_null()) return base;
-  const std::string path = fmt::format("stage.{}.model.", stage.name);
+  const std::string table = fmt::format("stage.{}.model", stage.name), path = table + ".";
   Json json = arch::config_to_hf(base), changes = stage.model;
   Json& text = json.contains("text_config") ? json["text_config"] : json;
   if (changes.contains("ntk_factor")) {
@@ -187,7 +210,7 @@ arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfi
     changes.erase("rope_theta");
   }
   for (const auto& [key, value] : changes.items()) text[key] = value;
-  const arch::Llama4Config config = arch::config_from_hf(json, fmt::format("{} [{}]", where, path));
+  const arch::Llama4Config config = arch::config_from_hf(json, fmt::format("{} [{}]", where, table));
   const auto before = arch::parameter_table(base), after = arch::parameter_table(config);
   bool same = before.size() == after.size();
   for (size_t i = 0; same && i < before.size(); ++i)

@@ -100,7 +100,7 @@ void override_one(Json& json, const std::string& text, std::string_view where) {
     if (at->is_null()) *at = Json::object();
   }
   if (!at->is_object()) fail(where, "{}: name one of them, such as stage.NAME.steps=100", text);
-  (*at)[parts.back()] = parse_toml_value(std::string_view(text).substr(equals + 1));
+  (*at)[parts.back()] = parse_toml_value(std::string_view(text).substr(equals + 1), text);
 }
 
 void check_number(bool good, std::string_view where, std::string_view key, double value, std::string_view wanted) {
@@ -116,15 +116,37 @@ void check_one_of(std::string_view where, std::string_view key, const std::strin
        nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest), fmt::join(choices, ", "));
 }
 
+// Of what a stage is trained on; validation sources are only measured.
+void check_shares(const StageConfig& s, std::string_view where, const std::vector<SourceConfig>& sources) {
+  const std::string key = "stage." + s.name + ".weights";
+  if (!s.weights.is_null() && !s.weights.is_object()) fail(where, "'{}' must be a table of source = share", key);
+  std::vector<std::string> names, zeros;
+  for (const SourceConfig& source : sources) names.push_back(source.name);
+  for (const auto& [name, weight] : s.weights.items()) {
+    check_one_of(where, key, name, names);
+    if (!weight.is_number() || weight.get<double>() < 0)
+      fail(where, "'{}.{}' is {}; it must be a number, 0 or more", key, name, weight.dump());
+  }
+  for (const SourceConfig& source : sources) {
+    if (source.validation) continue;
+    if ((s.weights.is_null() ? source.weight : s.weights.value(source.name, 0.0)) > 0) return;
+    zeros.push_back("source." + source.name + ".weight");
+  }
+  if (s.weights.is_null())
+    fail(where, "stage '{}' would be trained on nothing: '{}' {} 0; raise one", s.name, fmt::join(zeros, "', '"),
+         zeros.size() > 1 ? "are all" : "is");
+  fail(where, "'{}' are all 0; nothing would be trained on", key);
+}
+
 void check_stage(const StageConfig& s, std::string_view where, const std::vector<SourceConfig>& sources) {
   const std::string prefix = "stage." + s.name + ".";
   const auto number = [&](bool good, std::string_view key, auto value, std::string_view wanted) {
     check_number(good, where, prefix + std::string(key), static_cast<double>(value), wanted);
   };
-  number(s.steps >= 1 && s.steps <= int64_t{1} << 40, "steps", s.steps, "at least 1");
+  number(s.steps >= 1 && s.steps <= int64_t{1} << 40, "steps", s.steps, "at least 1, at most 2^40");
   number(s.batch.sequence_length >= 2, "batch.sequence_length", s.batch.sequence_length, "at least 2");
   number(s.batch.tokens >= s.batch.sequence_length && s.batch.tokens < int64_t{1} << 31, "batch.tokens", s.batch.tokens,
-         "at least the sequence length");
+         "at least the sequence length, below 2^31");
   number(s.batch.micro_tokens == 0 || s.batch.micro_tokens >= s.batch.sequence_length, "batch.micro_tokens",
          s.batch.micro_tokens, "at least the sequence length, or 0");
   const OptimizerConfig& o = s.optimizer;
@@ -133,7 +155,9 @@ void check_stage(const StageConfig& s, std::string_view where, const std::vector
   number(o.beta1 >= 0 && o.beta1 < 1, "optimizer.beta1", o.beta1, "from 0 to below 1");
   number(o.beta2 >= 0 && o.beta2 < 1, "optimizer.beta2", o.beta2, "from 0 to below 1");
   number(o.epsilon > 0, "optimizer.epsilon", o.epsilon, "above 0");
-  number(o.weight_decay >= 0, "optimizer.weight_decay", o.weight_decay, "0 or more");
+  const double most = 1 / (o.learning_rate * std::max(1.0, o.vision_rate));
+  number(o.weight_decay >= 0 && o.weight_decay < most, "optimizer.weight_decay", o.weight_decay,
+         fmt::format("from 0 to below {:g}, so that a step takes less than the whole weight", most));
   number(o.clip_norm >= 0, "optimizer.clip_norm", o.clip_norm, "0 or more");
   check_one_of(where, prefix + "schedule.kind", s.schedule.kind, {"constant", "linear", "cosine", "wsd"});
   number(s.schedule.warmup_steps >= 0 && s.schedule.warmup_steps <= s.steps, "schedule.warmup_steps",
@@ -150,18 +174,7 @@ void check_stage(const StageConfig& s, std::string_view where, const std::vector
   number(b.dead_steps >= 1, "balance.dead_steps", b.dead_steps, "at least 1");
   for (const std::string& part : s.freeze)
     check_one_of(where, prefix + "freeze", part, {"text", "vision", "router", "embedding"});
-  if (s.weights.is_null()) return;
-  if (!s.weights.is_object()) fail(where, "'{}weights' must be a table of source = share", prefix);
-  std::vector<std::string> names;
-  for (const SourceConfig& source : sources) names.push_back(source.name);
-  double sum = 0;
-  for (const auto& [name, weight] : s.weights.items()) {
-    check_one_of(where, prefix + "weights", name, names);
-    if (!weight.is_number() || weight.get<double>() < 0)
-      fail(where, "'{}weights.{}' is {}; it must be a number, 0 or more", prefix, name, weight.dump());
-    sum += weight.get<double>();
-  }
-  if (!(sum > 0)) fail(where, "'{}weights' are all 0; nothing would be trained on", prefix);
+  check_shares(s, where, sources);
 }
 
 void check_source(const SourceConfig& s, std::string_view where) {
@@ -178,8 +191,14 @@ void check_source(const SourceConfig& s, std::string_view where) {
   check_number(s.length >= 0, where, "source." + s.name + ".length", static_cast<double>(s.length), "0 or more");
 }
 
+void check_precision(const std::string& given, std::string_view where) {
+  for (const auto& [name, meant] : {std::pair{"bf16", "bfloat16"}, {"fp32", "float32"}, {"fp64", "float64"}})
+    if (given == name) fail(where, "'precision' is '{}'; did you mean '{}'?", given, meant);
+  check_one_of(where, "precision", given, {"float32", "float64", "bfloat16"});
+}
+
 void check_recipe(const Recipe& r, std::string_view where) {
-  check_one_of(where, "precision", r.precision, {"float32", "float64", "bfloat16"});
+  check_precision(r.precision, where);
   check_number(r.threads >= 0 && r.threads <= 1024, where, "threads", r.threads, "from 0 to 1024");
   check_number(r.model.embedding_deviation > 0 && r.model.embedding_deviation <= 100, where,
                "model.embedding_deviation", r.model.embedding_deviation, "above 0, up to 100");

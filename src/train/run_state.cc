@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "io/text.h"
 #include "train/json_fields.h"
+#include "train/learner.h"
 
 namespace puna::train {
 namespace {
@@ -58,6 +59,7 @@ Json to_json(const RunState& state) {
           {"dead_experts", state.dead_experts.state()},
           {"adam_steps", state.adam_steps},
           {"data", state.data},
+          {"recipe", state.recipe},
           {"config", state.config},
           {"tokenizer", state.tokenizer},
           {"generation", state.generation}};
@@ -78,6 +80,7 @@ RunState read_state(const Json& json, std::string_view where) {
   for (const auto& [name, value] : fields.at("adam_steps").items()) state.adam_steps[name] = steps.count(name.c_str());
   const Fields hashes(fields.object("data"), "'data'", where);
   for (const auto& [name, value] : fields.at("data").items()) state.data[name] = hashes.text(name.c_str());
+  if (json.contains("recipe")) state.recipe = fields.text("recipe");
   state.config = fields.object("config");
   state.tokenizer = fields.text("tokenizer");
   if (json.contains("generation") && !json["generation"].is_null()) state.generation = fields.object("generation");
@@ -101,6 +104,12 @@ void check_position(const RunState& state, int64_t step, const Recipe& recipe, s
   for (const auto& [name, hash] : state.data)
     if (!names.contains(name))
       fail(where, "is of a run with a source '{}', which the recipe does not have", io::printable(name));
+}
+
+std::string first_not_finite_weight(const Checkpoint& checkpoint) {
+  for (const auto& [name, tensor] : checkpoint.tensors)
+    if (name.starts_with("weights/") && !all_finite(tensor)) return name;
+  return "";
 }
 
 void check_tensors(const Checkpoint& checkpoint, const RunState& state, const arch::Llama4Config& config,
@@ -132,6 +141,8 @@ void check_tensors(const Checkpoint& checkpoint, const RunState& state, const ar
     if (!wanted.contains(name))
       fail(where, "holds the tensor '{}', which is none of this model; is this a checkpoint of another run?",
            io::printable(name));
+  if (const std::string bad = first_not_finite_weight(checkpoint); !bad.empty())
+    fail(where, "the tensor '{}' has values that are not finite", io::printable(bad));
 }
 
 }  // namespace puna::train

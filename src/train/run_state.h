@@ -26,6 +26,7 @@ struct RunState {
   DeadExperts dead_experts;
   std::map<std::string, int64_t> adam_steps;  // updates of each parameter that has moments
   std::map<std::string, std::string> data;    // content hash of each source
+  std::string recipe;                         // hash of the settings in recipe.json; "" of before it was stored
   Json config;                                // Hugging Face's, of the stage
   std::string tokenizer;                      // file or directory
   Json generation;                            // what the exported generation_config.json says besides; null: nothing
@@ -39,8 +40,11 @@ RunState read_state(const Json& state, std::string_view where);
 /// Throws Error(`where`) unless the state is one that this recipe passes through after `step` steps.
 void check_position(const RunState& state, int64_t step, const Recipe& recipe, std::string_view where);
 
+/// The first weight ("weights/<parameter>") with a value that is not finite, by name; "" when all are.
+std::string first_not_finite_weight(const Checkpoint& checkpoint);
+
 /// Throws Error(`where`) unless the tensors are the weights of `config`, moments of those that state.adam_steps names,
-/// all of `dtype`, selection biases of layers with experts, and no others.
+/// all of `dtype`, selection biases of layers with experts, and no others, and the weights are finite.
 void check_tensors(const Checkpoint& checkpoint, const RunState& state, const arch::Llama4Config& config,
                    at::ScalarType dtype, std::string_view where);
 

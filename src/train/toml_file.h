@@ -11,7 +11,7 @@ namespace puna::train {
 /// Tables, arrays, strings, booleans and finite numbers; dates are refused. Throws Error with the line.
 Json parse_toml(std::string_view text, std::string_view where);
 
-/// The value of "key=value" on a command line: TOML where it is TOML, else a string.
-Json parse_toml_value(std::string_view text);
+/// The value of "key=value" on a command line: TOML where it is TOML, else a string. Throws Error(`where`).
+Json parse_toml_value(std::string_view text, std::string_view where);
 
 }  // namespace puna::train

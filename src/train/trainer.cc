@@ -5,17 +5,21 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "checkpoint/save.h"
 #include "checkpoint/tensor_models.h"
 #include "io/file.h"
+#include "io/hash.h"
 #include "media/image_processor.h"
 #include "train/check_settings.h"
 #include "train/checkpoint.h"
 #include "train/flops.h"
+#include "train/memory_need.h"
 #include "train/prepare.h"
 #include "train/run_state.h"
 #include "train/schedule.h"
@@ -54,6 +58,8 @@ class Run {
     open_directory();
     try {
       prepared_ = prepare_model(recipe_, dir_, options_.interrupt);
+      if (options_.check_memory)
+        train::check_memory(memory_need(recipe_, prepared_.config), available_memory_bytes(), where_);
       prepare_data(recipe_, dir_, prepared_, options_.interrupt);
     } catch (const Interrupted&) {
       return Outcome::kInterrupted;
@@ -139,10 +145,27 @@ class Run {
     return hashes;
   }
 
+  std::string recipe_hash() const {
+    const std::string text = recipe_to_json(recipe_).dump();
+    return io::hash_of(std::as_bytes(std::span(text)));
+  }
+
+  // A checkpoint of other settings, or of more steps than the metrics tell of, is passed over.
+  void check_settled(const RunState& state, const std::string& where) const {
+    if (!state.recipe.empty() && state.recipe != recipe_hash())
+      fail(where, "is of a recipe with other settings than {}", (dir_ / "recipe.json").string());
+    const fs::path metrics = dir_ / "metrics.jsonl";
+    const int64_t bytes = fs::exists(metrics) ? static_cast<int64_t>(fs::file_size(metrics)) : 0;
+    if (bytes < state.metrics_bytes)
+      fail(where, "was made after {} bytes of {}, which has {}; was it cut?", state.metrics_bytes, metrics.string(),
+           bytes);
+  }
+
   // The newest checkpoint that fits this run; its state becomes `state`.
   Checkpoint load(RunState& state, at::ScalarType wide) const {
     const auto check = [&](const Checkpoint& checkpoint, const std::string& where) {
       state = read_state(checkpoint.state, where);
+      check_settled(state, where);
       check_position(state, checkpoint.step, recipe_, where);
       check_tensors(checkpoint, state, prepared_.config, wide, where);
     };
@@ -159,7 +182,6 @@ class Run {
     const bool resume = options_.resume && !checkpoint_steps(dir_ / "checkpoints").empty();
     if (resume) {
       checkpoint = load(state, wide);
-      note(fmt::format("going on after step {} of {}", checkpoint.step, recipe_.total_steps()));
       for (auto& [name, tensor] : checkpoint.tensors)
         if (name.starts_with("weights/")) masters[name.substr(8)] = tensor;
     } else {
@@ -169,6 +191,7 @@ class Run {
     learner_ = std::make_unique<Learner>(std::move(masters), compute_dtype(recipe_), parallel::self_comm());
     if (resume) restore(checkpoint, state);
     log_ = std::make_unique<RunLog>(dir_, state.metrics_bytes);
+    if (resume) note(fmt::format("going on after step {} of {}", step_, recipe_.total_steps()));
   }
 
   void restore(const Checkpoint& checkpoint, const RunState& state) {
@@ -204,6 +227,11 @@ class Run {
     Checkpoint checkpoint;
     checkpoint.step = step_;
     for (const auto& [name, tensor] : learner_->masters()) checkpoint.tensors["weights/" + name] = tensor;
+    if (const std::string bad = first_not_finite_weight(checkpoint); !bad.empty())
+      throw NotFinite("train", fmt::format("step {}: '{}' is not finite after the update; it was not saved, older "
+                                           "checkpoints are intact. Lower the learning rate or the weight decay, in "
+                                           "another run with out=DIR",
+                                           step_, bad));
     RunState state;
     for (const auto& [name, parameter] : learner_->optimizer().parameters()) {
       checkpoint.tensors["adam_m/" + name] = parameter.m;
@@ -221,6 +249,7 @@ class Run {
     state.norms = norms_;
     state.dead_experts = dead_;
     state.data = data_hashes();
+    state.recipe = recipe_hash();
     state.config = arch::config_to_hf(stage_config_);
     state.tokenizer = fs::absolute(prepared_.tokenizer_dir).string();
     state.generation = recipe_.model.generation;
@@ -282,10 +311,7 @@ class Run {
     report.targets = batch.num_targets;
     report.images = batch.num_images;
     report.loads = layer_loads(report.result.routing);
-    report.loss_z = losses_.push(report.result.loss);
-    report.norm_z = norms_.push(report.result.grad_norm);
-    report.loss_outlier = report.loss_z > recipe_.log.outlier_z;
-    report.norm_outlier = report.norm_z > recipe_.log.outlier_z;
+    judge(report, recipe_.log.outlier_z, losses_, norms_);
     report.warnings = dead_.update(report.loads, stage.balance);
     report.seconds = seconds_since(start);
     report.flops = step_flops(stage_config_, batch);

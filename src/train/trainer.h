@@ -12,6 +12,7 @@
 namespace puna::train {
 
 struct TrainOptions {
+  bool check_memory = true;                      // an Error before data are built when the run would not fit
   bool resume = false;                           // go on from the newest checkpoint; else the run directory must be new
   const std::atomic<bool>* interrupt = nullptr;  // looked at between records, tokens and steps
   std::function<void(const StepReport&)> on_step;

@@ -57,6 +57,8 @@ TEST(Suggest, FindsTyposAndNothingElse) {
   const std::vector<std::string> names = {"generate", "inspect", "tokenize"};
   EXPECT_EQ(nearest_name("genrate", names), "generate");
   EXPECT_EQ(nearest_name("xyz", names), "");
+  EXPECT_EQ(nearest_name("foo", std::vector<std::string>{"log"}), "") << "two of three letters differ";
+  EXPECT_EQ(nearest_name("lag", std::vector<std::string>{"log"}), "log");
 }
 
 TEST(Check, ThrowsWithPlaceAndValues) {

@@ -1,6 +1,8 @@
 // Quantised products: each instruction set against integers computed plainly, and against the reference bit for bit.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <bit>
 #include <cmath>
@@ -24,23 +26,33 @@ void serial(int64_t count, const std::function<void(int64_t)>& work) {
   for (int64_t i = 0; i < count; ++i) work(i);
 }
 
-/// Aligned bytes with nothing behind them, so that a sanitizer sees what is read or written past the end.
+/// Aligned bytes that end, but for the alignment, where a page begins that nobody may touch.
 class Aligned {
  public:
-  explicit Aligned(int64_t bytes) : at_(static_cast<std::byte*>(::operator new(bytes, kAlignment))) {}
-  ~Aligned() { ::operator delete(at_, kAlignment); }
+  explicit Aligned(int64_t bytes) {
+    const int64_t page = ::sysconf(_SC_PAGESIZE),
+                  rounded = (bytes + kPackedAlignment - 1) / kPackedAlignment * kPackedAlignment;
+    const int64_t readable = (rounded + page - 1) / page * page;
+    size_ = static_cast<size_t>(readable + page);
+    void* pages = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages == MAP_FAILED) throw std::bad_alloc();
+    pages_ = static_cast<std::byte*>(pages);
+    if (::mprotect(pages_ + readable, static_cast<size_t>(page), PROT_NONE) != 0) throw std::bad_alloc();
+    at_ = pages_ + readable - rounded;
+  }
+  ~Aligned() { ::munmap(pages_, size_); }
   Aligned(const Aligned&) = delete;
   Aligned& operator=(const Aligned&) = delete;
   std::byte* get() { return at_; }
 
  private:
-  static constexpr std::align_val_t kAlignment{kPackedAlignment};
-  std::byte* at_;
+  std::byte *pages_, *at_;
+  size_t size_;
 };
 
 enum class Fill { Random, Lowest, Highest, Alternating };
 
-/// A weight and rows with their plain values. Scales are powers of two or 1, so that they are exact in BF16.
+/// A weight and rows with their plain values. Scales have 8 bits, so that they are exact in BF16.
 struct Case {
   WeightShape shape;
   int64_t rows, blocks, groups;
@@ -62,7 +74,7 @@ struct Case {
       return fill == Fill::Random ? std::uniform_int_distribution(lowest, highest)(random) : down ? lowest : highest;
     };
     for (int64_t i = 0; i < s.n * s.k; ++i) q.push_back(static_cast<int8_t>(value(low, high, i)));
-    const auto scale = [&] { return unit_scales ? 1.0f : std::ldexp(1.0f, static_cast<int>(random() % 5) - 6); };
+    const auto scale = [&] { return unit_scales ? 1.0f : static_cast<float>(128 + random() % 128) / 4096; };
     for (int64_t i = 0; i < s.n * groups; ++i) {
       scales.push_back(scale());
       if (s.format.zeros) zeros.push_back(static_cast<int8_t>(value(low, high, i + 1)));
@@ -163,7 +175,7 @@ TEST(QuantizedMatmul, EveryShapeIsTheReferenceBitForBitAndCloseToExact) {
   const std::pair<int64_t, int64_t> sizes[] = {{1, 1}, {16, 32}, {17, 31}, {33, 129}, {5, 260}, {64, 384}};
   for (const WeightFormat& format : formats()) {
     for (const auto& [n, k] : sizes) {
-      for (int64_t rows : {1, 2, 3, 4, 5, 7, 8, 11, 12, 13, 25}) {
+      for (int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 31}) {
         Case c({n, k, format}, rows, Fill::Random, false, static_cast<unsigned>(n * 31 + k + rows));
         const std::vector<float> reference = product(c, Isa::Reference);
         for (int64_t i = 0; i < rows * n; ++i) {
@@ -342,6 +354,27 @@ TEST(PackWeights, RefusesWhatDoesNotFit) {
   EXPECT_THROW(pack({5, 32, false, true}, zeros.data()), InternalError);
   q[17] = 8;
   EXPECT_THROW(pack({4, 32, false, true}, zeros.data()), InternalError);
+}
+
+TEST(PackWeights, PutsBytesWhereTheHeaderSays) {
+  const WeightShape shape = {17, 40, {4, 32, false, true}};
+  const PackedLayout layout = packed_layout(shape);
+  std::vector<int8_t> q(17 * 40, -8), zeros(17 * 2, -8);
+  std::vector<float> scales(17 * 2, 0.0f);
+  q[2 * 40 + 13] = 3, q[16 * 40 + 34] = -2;  // k 13: byte 1 of the second pair's high half; k 34: of the second block
+  scales[2 * 2 + 1] = 0.5f, zeros[3 * 2 + 1] = 7;
+  Aligned packed(layout.total_bytes);
+  pack_weights(shape, q.data(), scales.data(), zeros.data(), packed.get());
+  const auto byte = [&](int64_t at) { return static_cast<int>(packed.get()[at]); };
+  const int64_t tile = layout.tile_bytes;
+  EXPECT_EQ(byte((1 * 16 + 2) * 4 + 1), 11 << 4);
+  EXPECT_EQ(byte((1 * 16 + 2) * 4 + 2), 0);
+  EXPECT_EQ(byte(tile + (4 * 16 + 0) * 4 + 2), 6);
+  EXPECT_EQ(byte(layout.scales_offset + (16 + 2) * 2 + 1), 0x3F);
+  EXPECT_EQ(byte(layout.scales_offset + (0 + 2) * 2 + 1), 0);
+  EXPECT_EQ(byte(layout.zeros_offset + 16 + 3), 15);
+  EXPECT_EQ(byte((5 * 16 + 3) * 4), 0xFF);         // padding of K has the zero point
+  EXPECT_EQ(byte(tile + (0 * 16 + 1) * 4), 0x88);  // padding of N has the value 0
 }
 
 TEST(PackedLayout, SizesAreThoseOfTheHeader) {

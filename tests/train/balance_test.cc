@@ -105,5 +105,17 @@ TEST(DeadExperts, AStepWithTokensBeginsTheCountAnew) {
                 IsEmpty());
 }
 
+TEST(DeadExperts, OneThatRevivedIsToldAgain) {
+  BalanceConfig config;
+  config.dead_steps = 2;
+  DeadExperts dead;
+  const LayerLoad bad = load_of({1, 0}), good = load_of({0.5, 0.5});
+  for (int death = 0; death < 2; ++death) {
+    EXPECT_THAT(dead.update({bad}, config), IsEmpty());
+    EXPECT_THAT(dead.update({bad}, config), ElementsAre(HasSubstr("expert 1 "))) << death;
+    EXPECT_THAT(dead.update({good}, config), IsEmpty());
+  }
+}
+
 }  // namespace
 }  // namespace puna::train

@@ -54,6 +54,27 @@ StepReport report(int64_t step) {
   return report;
 }
 
+TEST(Outliers, LossAndNormAreJudgedApartAndOnlyAbove) {
+  OutlierDetector losses, norms;
+  StepReport step = report(1);
+  for (int i = 0; i < 40; ++i) {
+    step.result.loss = step.result.grad_norm = i % 2 == 0 ? 1 : 3;
+    judge(step, 3, losses, norms);
+    EXPECT_FALSE(step.loss_outlier || step.norm_outlier) << i;
+  }
+  const Json before = losses.state();
+  StepReport masked = report(2);
+  masked.targets = 0;
+  masked.result.loss = masked.result.grad_norm = 0;
+  judge(masked, 3, losses, norms);
+  EXPECT_EQ(losses.state(), before) << "nothing was measured";
+  step.result.loss = 50;
+  step.result.grad_norm = -50;
+  judge(step, 3, losses, norms);
+  EXPECT_TRUE(step.loss_outlier);
+  EXPECT_FALSE(step.norm_outlier);
+}
+
 TEST(Metrics, ALineHoldsNothingThatDependsOnTime) {
   StepReport a = report(3), b = report(3);
   b.seconds = 99;

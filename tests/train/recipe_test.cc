@@ -107,6 +107,7 @@ TEST(Recipe, BadOverridesAreNamed) {
   EXPECT_THAT(error_of(toml, {"seed.x=1"}), HasSubstr("whole number"));
   EXPECT_THAT(error_of(toml, {"optimizer.lerning_rate=1"}), HasSubstr("did you mean 'learning_rate'?"));
   EXPECT_THAT(error_of(toml, {"optimizer.learning_rate=fast"}), HasSubstr("must be a number"));
+  EXPECT_THAT(error_of(toml, {"foo=1"}), testing::Not(HasSubstr("did you mean")));
   EXPECT_THROW(parse(toml, {"seed"}), UsageError);
 }
 
@@ -139,15 +140,22 @@ TEST(Recipe, ImpossibleValuesAreRefused) {
   for (const auto& [change, wanted] : std::vector<std::pair<std::string, std::string>>{
            {"steps=0", "at least 1"},
            {"steps=-3", "at least 1"},
-           {"precision=fp32", "float32"},
+           {"precision=fp32", "did you mean 'float32'?"},
+           {"precision=bf16", "did you mean 'bfloat16'?"},
+           {"precision=bfloat1", "did you mean 'bfloat16'?"},
            {"batch.sequence_length=1", "at least 2"},
            {"batch.tokens=100", "at least the sequence length"},
+           {"batch.tokens=9223372036854775807", "below 2^31"},
+           {"steps=9223372036854775807", "at most 2^40"},
+           {"optimizer.learning_rate=nan", "[optimizer.learning_rate=nan] a number must be finite"},
+           {"source.text.weight=0", "[r.toml] stage 'train' would be trained on nothing: 'source.text.weight' is 0"},
            {"batch.micro_tokens=100", "or 0"},
            {"optimizer.learning_rate=0", "above 0"},
            {"optimizer.beta1=1", "below 1"},
            {"optimizer.beta2=-0.5", "below 1"},
            {"optimizer.epsilon=0", "above 0"},
-           {"optimizer.weight_decay=-1", "0 or more"},
+           {"optimizer.weight_decay=-1", "from 0 to below"},
+           {"optimizer.weight_decay=1e300", "from 0 to below 1000"},
            {"optimizer.clip_norm=-1", "0 or more"},
            {"schedule.kind=cosin", "did you mean 'cosine'"},
            {"schedule.warmup_steps=11", "the stage's steps"},

@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/error.h"
 #include "io/file.h"
 #include "tests/support/golden.h"
 #include "train/checkpoint.h"
+#include "train/learner.h"
 
 namespace puna::train {
 namespace {
@@ -168,6 +171,97 @@ TEST_F(Trainer, PassesOverCheckpointsWithTensorsOfAnotherModel) {
   for (const std::string name : {"bias/0", "bias/x", "weights/none", "none"})
     refused("'" + name + "', which is none",
             [&](Checkpoint& checkpoint) { checkpoint.tensors[name] = at::zeros({2}); });
+}
+
+TEST_F(Trainer, PassesOverCheckpointsOfOtherSettings) {
+  ASSERT_EQ(train(recipe("stopped"), stopping(3)), Outcome::kInterrupted);
+  EXPECT_THAT(load_checkpoint(dir() / "stopped/checkpoints/step-00000003").state["recipe"].get<std::string>(),
+              testing::SizeIs(32));
+  const fs::path run = dir() / "run";
+  fs::copy(dir() / "stopped", run, fs::copy_options::recursive);
+  Checkpoint checkpoint = load_checkpoint(run / "checkpoints/step-00000003");
+  checkpoint.state["recipe"] = "0";
+  CheckpointWriter({.dir = run / "checkpoints", .keep_last = 0}).save(checkpoint);
+  std::string said;
+  TrainOptions options = resuming(1);
+  options.on_note = [&](const std::string& text) { said += text + "\n"; };
+  train(recipe(), options);
+  EXPECT_THAT(said, HasSubstr("is of a recipe with other settings"));
+  EXPECT_THAT(said, HasSubstr("going on after step 2"));
+}
+
+TEST_F(Trainer, GoesOnFromWhereTheMetricsStillReach) {
+  ASSERT_EQ(train(recipe("whole"), {}), Outcome::kFinished);
+  ASSERT_EQ(train(recipe(), stopping(3)), Outcome::kInterrupted);
+  const std::string all = metrics();
+  const fs::path file = dir() / "run/metrics.jsonl";
+  fs::resize_file(file, all.size() - 5);
+  std::string said;
+  TrainOptions options = resuming();
+  options.on_note = [&](const std::string& text) { said += text + "\n"; };
+  EXPECT_EQ(train(recipe(), options), Outcome::kFinished);
+  EXPECT_THAT(said, HasSubstr("step-00000003/manifest.json] was made after"));
+  EXPECT_THAT(said, HasSubstr("going on after step 2"));
+  EXPECT_EQ(metrics(), metrics("whole"));
+}
+
+TEST_F(Trainer, RefusesATokenizerThatIsNotTheModels) {
+  ASSERT_EQ(train(recipe(), {}), Outcome::kFinished);
+  const auto tuned = [&](const char* out) {
+    Recipe tuned = recipe(out);
+    tuned.model.config = nullptr;
+    tuned.model.vocab_size = 0;
+    tuned.model.from = (dir() / "run/model").string();
+    return tuned;
+  };
+  const auto error_of = [&](const Recipe& recipe) -> std::string {
+    try {
+      train(recipe, stopping(1));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "accepted";
+  };
+  EXPECT_EQ(error_of(tuned("own")), "accepted");
+  Recipe other = recipe("other");
+  other.model.vocab_size = 280;
+  ASSERT_EQ(train(other, stopping(1)), Outcome::kInterrupted);
+  Recipe foreign = tuned("foreign");
+  foreign.model.tokenizer = (dir() / "other/tokenizer").string();
+  EXPECT_THAT(error_of(foreign), HasSubstr("the tokenizer has 280 entries, the model's vocabulary 290"));
+  // Beside a model that calls another token the first one of a text, or the last one.
+  const fs::path config = dir() / "run/model/config.json";
+  const Json good = read_json_file(config);
+  for (const auto& [key, message] :
+       {std::pair{"bos_token_id", "<|begin_of_text|> is "}, {"eos_token_id", "ends texts"}}) {
+    Json bad = good;
+    bad[key] = 5;
+    io::write_file(config, bad.dump());
+    EXPECT_THAT(error_of(tuned("bad")), HasSubstr(message));
+  }
+}
+
+TEST_F(Trainer, NeverSavesWeightsThatAreNotFinite) {
+  Recipe poisoned = recipe();
+  poisoned.checkpoint.keep_last = 1;
+  poisoned.stages.push_back(poisoned.stages[0]);
+  poisoned.stages[0].steps = 2;
+  poisoned.stages[1].name = std::string("poisoned");
+  poisoned.stages[1].optimizer.weight_decay = 1e300;  // a recipe that is read cannot say this
+  try {
+    train(poisoned, {});
+    ADD_FAILURE() << "accepted";
+  } catch (const NotFinite& error) {
+    EXPECT_THAT(error.what(), HasSubstr("step 3: 'weights/"));
+  }
+  EXPECT_THAT(checkpoint_steps(dir() / "run/checkpoints"), testing::ElementsAre(2));
+  EXPECT_EQ(export_run(dir() / "run", -1, dir() / "model", at::kFloat), 2);
+}
+
+TEST_F(Trainer, PassesOverWeightsThatAreNotFinite) {
+  ASSERT_EQ(train(recipe("stopped"), stopping(3)), Outcome::kInterrupted);
+  refused("the tensor 'weights/lm_head.weight' has values that are not finite",
+          [](Checkpoint& c) { c.tensors.at("weights/lm_head.weight").fill_(std::nan("")); });
 }
 
 }  // namespace

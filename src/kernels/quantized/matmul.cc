@@ -35,42 +35,48 @@ int64_t panel_bytes_per_row(const PackedLayout& layout) {
   return layout.padded_k + layout.blocks * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
 }
 
-/// A panel in the workspace: [values][scales][negative sums], at its first row's place.
+/// A panel in the workspace: [values][scales][starts], at its first row's place.
 struct PanelBytes {
   int8_t* x;
   float* scales;
-  int32_t* negative_sums;
+  int32_t* dot_starts;
 
   PanelBytes(std::byte* workspace, const PackedLayout& layout, const Panel& panel) {
     std::byte* at = workspace + panel.first * panel_bytes_per_row(layout);
     x = reinterpret_cast<int8_t*>(at);
     scales = reinterpret_cast<float*>(at + panel.rows * layout.padded_k);
-    negative_sums = reinterpret_cast<int32_t*>(scales + panel.rows * layout.blocks);
+    dot_starts = reinterpret_cast<int32_t*>(scales + panel.rows * layout.blocks);
   }
 };
 
+/// Each four bytes to every `step`-th four of `to`. Values, not references: a byte written might be one of those.
+void interleave(const int8_t* from, int64_t count, int64_t step, int8_t* to) {
+  for (int64_t k = 0; k < count; k += 4, to += 4 * step) std::memcpy(to, from + k, 4);
+}
+
 void fill_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel& panel, std::byte* workspace) {
   const PanelBytes bytes(workspace, layout, panel);
+  const int offset = p.shape.format.zeros ? 1 : p.shape.format.bits == 4 ? 8 : 128;
   for (int i = 0; i < panel.rows; ++i) {
     const int64_t row = p.row_index ? p.row_index[panel.first + i] : panel.first + i;
     const int8_t* from = p.x.q + row * layout.padded_k;
-    for (int64_t k = 0; k < layout.padded_k; k += 4) std::memcpy(bytes.x + k * panel.rows + 4 * i, from + k, 4);
+    interleave(from, layout.padded_k, panel.rows, bytes.x + 4 * i);
     for (int64_t b = 0; b < layout.blocks; ++b) {
       bytes.scales[b * panel.rows + i] = p.x.scales[row * layout.blocks + b];
-      bytes.negative_sums[b * panel.rows + i] = -int32_t{p.x.sums[row * layout.blocks + b]};
+      bytes.dot_starts[b * panel.rows + i] = -int32_t{p.x.sums[row * layout.blocks + b]} * offset;
     }
   }
 }
 
-std::vector<Panel> cut_panels(const MatmulProblem& p, const int* row_counts, std::vector<int64_t>& first_of_expert) {
+/// As few panels as can be, of sizes as equal as can be: 13 rows are 7 and 6.
+std::vector<Panel> cut_panels(const MatmulProblem& p, int most_rows, std::vector<int64_t>& first_of_expert) {
   std::vector<Panel> panels;
   for (int64_t e = 0; e < p.num_experts; ++e) {
     first_of_expert.push_back(static_cast<int64_t>(panels.size()));
     PUNA_CHECK(p.offsets[e] <= p.offsets[e + 1], "offsets fall after expert {}", e);
     for (int64_t row = p.offsets[e]; row < p.offsets[e + 1]; row += panels.back().rows) {
-      const int* count = row_counts;
-      while (*count > p.offsets[e + 1] - row) ++count;
-      panels.push_back({row, *count});
+      const int64_t left = p.offsets[e + 1] - row, count = (left + most_rows - 1) / most_rows;
+      panels.push_back({row, static_cast<int>((left + count - 1) / count)});
     }
   }
   first_of_expert.push_back(static_cast<int64_t>(panels.size()));
@@ -132,7 +138,7 @@ void run_item(const MatmulProblem& p, const PackedLayout& layout, const std::vec
       const PanelBytes bytes(workspace, layout, panels[i]);
       problem.x = bytes.x;
       problem.row_scales = bytes.scales;
-      problem.negative_sums = bytes.negative_sums;
+      problem.dot_starts = bytes.dot_starts;
       kernels.tile(format.bits, panels[i].rows, problem, values);
       store(p, panels[i], t * kTileOutputs, values);
     }
@@ -153,7 +159,7 @@ void matmul(const MatmulProblem& problem, Isa isa, std::byte* workspace, const P
   if (rows == 0) return;
   PUNA_CHECK(std::bit_cast<uintptr_t>(workspace) % kPackedAlignment == 0, "the workspace is not aligned");
   std::vector<int64_t> first_of_expert;
-  const std::vector<Panel> panels = cut_panels(problem, kernels.row_counts, first_of_expert);
+  const std::vector<Panel> panels = cut_panels(problem, kernels.most_rows, first_of_expert);
   const std::vector<Item> items = cut_items(problem, layout, panels, first_of_expert);
   const auto fill = [&](int64_t i) { fill_panel(problem, layout, panels[i], workspace); };
   if (rows <= kSerialRows) {

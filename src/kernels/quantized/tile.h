@@ -10,17 +10,17 @@ namespace puna::kernels {
 /// A tile of packed weights and a panel of `rows` rows, interleaved so that a kernel reads both front to back.
 struct TileProblem {
   int64_t blocks, group;
-  const uint8_t* quants;         // as PackedLayout says, as the two below
-  const uint16_t* scales;        // null with channel_scales
-  const float* channel_scales;   // [16] or null
-  const uint8_t* zeros;          // null without
-  const int8_t* x;               // [blocks, group / 4, rows, 4]
-  const float* row_scales;       // [blocks, rows]
-  const int32_t* negative_sums;  // [blocks, rows] minus the sum of a row's values
+  const uint8_t* quants;        // as PackedLayout says, as the two below
+  const uint16_t* scales;       // null with channel_scales
+  const float* channel_scales;  // [16] or null
+  const uint8_t* zeros;         // null without
+  const int8_t* x;              // [blocks, group / 4, rows, 4]
+  const float* row_scales;      // [blocks, rows]
+  const int32_t* dot_starts;    // [blocks, rows] minus the sum of a row's values; without zeros, times 8 or 128
 };
 
 struct TileKernels {
-  const int* row_counts;  // that `tile` takes, falling, the last one 1
+  int most_rows;  // `tile` takes from 1 to that many
   /// out [rows, 16].
   void (*tile)(int bits, int rows, const TileProblem& problem, float* out);
   int64_t (*dots)(int64_t rounds);  // as run_int8_dots()

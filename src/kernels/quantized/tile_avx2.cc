@@ -54,14 +54,15 @@ void half_tile(const TileProblem& p, int first, float* out) {
 #pragma GCC unroll 4
   for (int i = 0; i < kRows; ++i) sums[i] = _mm256_setzero_ps();
   for (int64_t b = 0; b < p.blocks; ++b) {
-    __m256i zeros = _mm256_set1_epi32(1 << (kBits - 1));
+    __m256i zeros = _mm256_setzero_si256();
     if (p.zeros) {
       zeros = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p.zeros + b * 16 + first)));
     }
     __m256i dots[kRows];
 #pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
-      dots[i] = _mm256_madd_epi16(zeros, _mm256_set1_epi32(p.negative_sums[b * kRows + i]));
+      dots[i] = _mm256_set1_epi32(p.dot_starts[b * kRows + i]);
+      if (p.zeros) dots[i] = _mm256_madd_epi16(zeros, dots[i]);
     }
     for (int64_t k = 0; k < p.group; k += 32, w += 64 * kBits, x += 32 * kRows) add_32<kBits, kRows>(w, x, dots);
     __m256 scales = _mm256_set1_ps(1);
@@ -92,6 +93,8 @@ void tile(int bits, int rows, const TileProblem& p, float* out) {
   switch (rows) {
     case 4:
       return bits == 4 ? tile_rows<4, 4>(p, out) : tile_rows<8, 4>(p, out);
+    case 3:
+      return bits == 4 ? tile_rows<4, 3>(p, out) : tile_rows<8, 3>(p, out);
     case 2:
       return bits == 4 ? tile_rows<4, 2>(p, out) : tile_rows<8, 2>(p, out);
     default:
@@ -114,8 +117,7 @@ int64_t dots(int64_t rounds) {
   return rounds * 8 * 32 * 2;
 }
 
-constexpr int kRowCounts[] = {4, 2, 1};
-constexpr TileKernels kKernels = {kRowCounts, tile, dots, quantize<float>, quantize<uint16_t>};
+constexpr TileKernels kKernels = {4, tile, dots, quantize<float>, quantize<uint16_t>};
 
 }  // namespace
 

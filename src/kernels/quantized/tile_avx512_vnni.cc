@@ -5,6 +5,9 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include <array>
+#include <utility>
+
 #include "kernels/quantized/rows.inl"
 
 namespace puna::kernels {
@@ -47,18 +50,18 @@ void tile_rows(const TileProblem& p, float* out) {
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) sums[i] = _mm512_setzero_ps();
   for (int64_t b = 0; b < p.blocks; ++b) {
-    const int32_t* negative_sums = p.negative_sums + b * kRows;
+    const int32_t* starts = p.dot_starts + b * kRows;
     __m512i dots[kChains][kRows];
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       dots[kChains - 1][i] = _mm512_setzero_si512();
-      dots[0][i] = _mm512_slli_epi32(_mm512_set1_epi32(negative_sums[i]), kBits - 1);
+      dots[0][i] = _mm512_set1_epi32(starts[i]);
     }
     if (p.zeros) {
       const __m512i zeros = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p.zeros + b * 16)));
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) {
-        dots[0][i] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), zeros, _mm512_set1_epi32(negative_sums[i]));
+        dots[0][i] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), zeros, _mm512_set1_epi32(starts[i]));
       }
     }
     for (int64_t k = 0; k < p.group; k += 8, x += 8 * kRows) {
@@ -88,28 +91,21 @@ void tile_rows(const TileProblem& p, float* out) {
   }
 }
 
-template <int kBits>
-void tile_bits(int rows, const TileProblem& p, float* out) {
-  switch (rows) {
-    case 12:
-      return tile_rows<kBits, 12>(p, out);
-    case 8:
-      return tile_rows<kBits, 8>(p, out);
-    case 6:
-      return tile_rows<kBits, 6>(p, out);
-    case 4:
-      return tile_rows<kBits, 4>(p, out);
-    case 3:
-      return tile_rows<kBits, 3>(p, out);
-    case 2:
-      return tile_rows<kBits, 2>(p, out);
-    default:
-      return tile_rows<kBits, 1>(p, out);
-  }
+using TileFunction = void (*)(const TileProblem&, float*);
+
+/// For 1, 2, ... rows.
+template <int kBits, int... kRows>
+constexpr auto tile_table(std::integer_sequence<int, kRows...>) {
+  return std::array<TileFunction, sizeof...(kRows)>{tile_rows<kBits, kRows + 1>...};
 }
 
+constexpr int kMostRows = 12;  // as many sums and dots as there are registers
+constexpr auto kTiles4 = tile_table<4>(std::make_integer_sequence<int, kMostRows>());
+constexpr auto kTiles8 = tile_table<8>(std::make_integer_sequence<int, kMostRows>());
+
 void tile(int bits, int rows, const TileProblem& p, float* out) {
-  bits == 4 ? tile_bits<4>(rows, p, out) : tile_bits<8>(rows, p, out);
+  const TileFunction* table = bits == 4 ? kTiles4.data() : kTiles8.data();
+  table[rows - 1](p, out);
 }
 
 int64_t dots(int64_t rounds) {
@@ -126,8 +122,7 @@ int64_t dots(int64_t rounds) {
   return rounds * 12 * 64 * 2;
 }
 
-constexpr int kRowCounts[] = {12, 8, 6, 4, 3, 2, 1};
-constexpr TileKernels kKernels = {kRowCounts, tile, dots, quantize<float>, quantize<uint16_t>};
+constexpr TileKernels kKernels = {kMostRows, tile, dots, quantize<float>, quantize<uint16_t>};
 
 }  // namespace
 

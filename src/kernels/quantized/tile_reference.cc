@@ -22,7 +22,7 @@ void tile(int bits, int rows, const TileProblem& p, float* out) {
       float sum = 0;
       for (int64_t b = 0; b < p.blocks; ++b) {
         const int8_t* x = p.x + b * p.group * rows;
-        int32_t dot = p.negative_sums[b * rows + i] * (p.zeros ? p.zeros[b * kTileOutputs + n] : 1 << (bits - 1));
+        int32_t dot = p.dot_starts[b * rows + i] * (p.zeros ? p.zeros[b * kTileOutputs + n] : 1);
         for (int64_t k = 0; k < p.group; ++k) dot += weight_at(p, bits, b, k, n) * x[(k / 4 * rows + i) * 4 + k % 4];
         const float product = static_cast<float>(dot) * (p.scales ? bf16_to_float(p.scales[b * kTileOutputs + n]) : 1);
         sum = std::fma(product, p.row_scales[b * rows + i], sum);
@@ -42,8 +42,7 @@ int64_t dots(int64_t rounds) {
   return rounds * 4 * 2;
 }
 
-constexpr int kRowCounts[] = {4, 1};
-constexpr TileKernels kKernels = {kRowCounts, tile, dots, quantize<float>, quantize<uint16_t>};
+constexpr TileKernels kKernels = {4, tile, dots, quantize<float>, quantize<uint16_t>};
 
 }  // namespace
 

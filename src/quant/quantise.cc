@@ -1,0 +1,309 @@
+#include "quant/quantise.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/memory.h"
+#include "base/progress.h"
+#include "checkpoint/save.h"
+#include "checkpoint/scalar_type.h"
+#include "io/directory.h"
+#include "io/file.h"
+#include "io/safetensors.h"
+#include "quant/matrix.h"
+#include "quant/plan.h"
+#include "quant/state.h"
+
+namespace puna::quant {
+namespace fs = std::filesystem;
+namespace {
+
+constexpr int64_t kSlabElements = int64_t{8} << 20;  // floats that are quantised at a time: 32 MiB
+constexpr int64_t kHeaderBytesPerTensor = 512;       // generous: a name, a shape and offsets
+
+std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
+  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
+}
+
+const char* part_of(const arch::ParamRow& row) {
+  switch (row.kind) {
+    case arch::ParamKind::kAttention:
+      return "attention";
+    case arch::ParamKind::kSharedExpert:
+      return "shared_expert";
+    case arch::ParamKind::kRoutedExperts:
+      return "routed_experts";
+    case arch::ParamKind::kDenseFfn:
+      return "dense_ffn";
+    case arch::ParamKind::kHead:
+      return "head";
+    case arch::ParamKind::kEmbedding:
+      return "embedding";
+    case arch::ParamKind::kVision:
+      return "vision";
+    case arch::ParamKind::kProjector:
+      return "projector";
+    default:
+      return "other";
+  }
+}
+
+/// The type of kept tensors: the source's own where it is a 16- or 32-bit float.
+DType dense_dtype(const checkpoint::ModelSource& source) {
+  const DType dtype = source.config().dtype;
+  return dtype == DType::F32 || dtype == DType::F16 ? dtype : DType::BF16;
+}
+
+void check_free_space(const fs::path& dir, int64_t needed) {
+  std::error_code ec;
+  const auto space = fs::space(dir, ec);
+  if (ec || static_cast<int64_t>(space.available) >= needed) return;
+  fail(dir.string(), "the model needs {} on disk, {} are free; make room or choose another directory",
+       format_bytes(needed), format_bytes(static_cast<int64_t>(space.available)));
+}
+
+class ModelQuantiser {
+ public:
+  ModelQuantiser(const checkpoint::ModelSource& source, const Plan& plan, const QuantiseOptions& options)
+      : source_(source),
+        plan_(plan),
+        options_(options),
+        dense_(*checkpoint::scalar_type(dense_dtype(source))),
+        progress_("Quantising", total_bytes(), Progress::Unit::kBytes) {}
+
+  std::vector<TensorReport> write(const fs::path& path, size_t shard) {
+    const auto [begin, end] = range(shard);
+    std::vector<io::TensorSpec> specs;
+    for (size_t i = begin; i < end; ++i)
+      specs.insert(specs.end(), plan_.tensors[i].stored.begin(), plan_.tensors[i].stored.end());
+    io::SafetensorsWriter writer(path, std::move(specs), {{"format", "pt"}});
+    std::vector<TensorReport> reports;
+    for (size_t i = begin; i < end; ++i) {
+      const PlannedTensor& tensor = plan_.tensors[i];
+      reports.push_back(tensor.format.quantised() ? write_quantised(writer, tensor) : write_kept(writer, tensor));
+    }
+    writer.commit();
+    return reports;
+  }
+
+  void skip(size_t shard) {
+    const auto [begin, end] = range(shard);
+    for (size_t i = begin; i < end; ++i) progress_.add(source_bytes(plan_.tensors[i]));
+  }
+
+ private:
+  std::pair<size_t, size_t> range(size_t shard) const {
+    return {plan_.shard_begin[shard], plan_.shard_begin[shard + 1]};
+  }
+
+  int64_t source_bytes(const PlannedTensor& tensor) const {
+    return tensor.elements * static_cast<int64_t>(c10::elementSize(dense_));
+  }
+
+  int64_t total_bytes() const {
+    int64_t total = 0;
+    for (const PlannedTensor& tensor : plan_.tensors) total += source_bytes(tensor);
+    return total;
+  }
+
+  TensorReport report_of(const PlannedTensor& tensor) const {
+    return {.name = tensor.name,
+            .part = part_of(plan_.rows[tensor.row]),
+            .format = format_name(tensor.format),
+            .shape = tensor.shape,
+            .source_bytes = source_bytes(tensor),
+            .bytes = tensor.bytes};
+  }
+
+  /// The row in the source's own type: the mapped bytes where they are it. The experts of a row follow one another.
+  const at::Tensor& load(size_t row) {
+    stop_if_interrupted(options_.interrupt);
+    if (row != loaded_row_ || !loaded_.defined()) {
+      loaded_.reset();
+      loaded_ = source_.load(plan_.rows[row], dense_), loaded_row_ = row;
+    }
+    return loaded_;
+  }
+
+  TensorReport write_kept(io::SafetensorsWriter& writer, const PlannedTensor& tensor) {
+    const at::Tensor stored = load(tensor.row).to(*checkpoint::scalar_type(tensor.stored[0].dtype)).contiguous();
+    writer.write(bytes_of(stored));
+    progress_.add(source_bytes(tensor));
+    return report_of(tensor);
+  }
+
+  /// [out, in] as a view of the loaded row.
+  at::Tensor matrix_of(const PlannedTensor& tensor) {
+    const at::Tensor& row = load(tensor.row);
+    if (tensor.expert < 0) return row.view({tensor.shape[0], tensor.shape[1]});
+    return row.select(0, tensor.expert).narrow(1, tensor.first_col, tensor.shape[0]).t();
+  }
+
+  TensorReport write_quantised(io::SafetensorsWriter& writer, const PlannedTensor& tensor) {
+    const at::Tensor matrix = matrix_of(tensor);
+    const int64_t out = tensor.shape[0], in = tensor.shape[1], slab = std::max<int64_t>(1, kSlabElements / in);
+    MatrixQuantiser quantiser(out, in, tensor.format, tensor.stored[1].dtype);
+    for (int64_t r = 0; r < out; r += slab) {
+      stop_if_interrupted(options_.interrupt);
+      const int64_t count = std::min(slab, out - r);
+      const at::Tensor floats = matrix.narrow(0, r, count).to(at::kFloat).contiguous();
+      if (!quantiser.add(floats.const_data_ptr<float>(), count, options_.threads))
+        fail(tensor.name, "holds weights that are not finite; is the download complete?");
+      progress_.add(count * in * static_cast<int64_t>(c10::elementSize(dense_)));
+    }
+    const QuantisedMatrix quantised = quantiser.finish();
+    writer.write(quantised.values);
+    writer.write(quantised.scales);
+    if (!quantised.zero_points.empty()) writer.write(quantised.zero_points);
+    if (tensor.format.code != Code::kFp8) writer.write(std::as_bytes(std::span(tensor.shape)));
+    TensorReport report = report_of(tensor);
+    report.squared_error = quantised.squared_error, report.squared_norm = quantised.squared_norm;
+    return report;
+  }
+
+  const checkpoint::ModelSource& source_;
+  const Plan& plan_;
+  const QuantiseOptions& options_;
+  at::ScalarType dense_;
+  Progress progress_;
+  at::Tensor loaded_;
+  size_t loaded_row_ = 0;
+};
+
+Json to_json(const std::vector<TensorReport>& reports) {
+  Json json = Json::array();
+  for (const TensorReport& r : reports)
+    json.push_back({{"name", r.name},
+                    {"part", r.part},
+                    {"format", r.format},
+                    {"shape", r.shape},
+                    {"source_bytes", r.source_bytes},
+                    {"bytes", r.bytes},
+                    {"squared_error", r.squared_error},
+                    {"squared_norm", r.squared_norm},
+                    {"relative_error", r.relative_error()}});
+  return json;
+}
+
+/// The reports of a file that an earlier run finished; its state was written by us and may have been changed since.
+std::vector<TensorReport> reports_from(const Json& json, const fs::path& dir) {
+  std::vector<TensorReport> reports;
+  try {
+    for (const Json& r : json)
+      reports.push_back({r.at("name"), r.at("part"), r.at("format"), r.at("shape"), r.at("source_bytes"), r.at("bytes"),
+                         r.at("squared_error"), r.at("squared_norm")});
+  } catch (const Json::exception&) {
+    fail(dir.string(), "quantize_state.json is damaged; remove the directory and begin anew");
+  }
+  return reports;
+}
+
+void write_index(const fs::path& out, const Plan& plan) {
+  if (plan.num_shards() == 1) return;
+  Json index = {{"metadata", {{"total_size", plan.bytes}}}, {"weight_map", Json::object()}};
+  for (size_t s = 0; s < plan.num_shards(); ++s)
+    for (size_t i = plan.shard_begin[s]; i < plan.shard_begin[s + 1]; ++i)
+      for (const io::TensorSpec& spec : plan.tensors[i].stored) index["weight_map"][spec.name] = plan.shard_name(s);
+  io::write_file(out / "model.safetensors.index.json", index.dump(2) + "\n");
+}
+
+void write_config(const fs::path& out, const checkpoint::ModelSource& source, const Plan& plan) {
+  arch::Llama4Config config = source.config();
+  config.dtype = dense_dtype(source);
+  Json json = arch::config_to_hf(config);
+  if (Json quantization = quantization_config(config, plan); !quantization.is_null())
+    json["quantization_config"] = std::move(quantization);
+  io::write_file(out / "config.json", json.dump(2) + "\n");
+}
+
+}  // namespace
+
+double TensorReport::relative_error() const { return squared_norm > 0 ? std::sqrt(squared_error / squared_norm) : 0; }
+
+Json QuantiseReport::json() const {
+  int64_t bytes = 0, source_bytes = 0;
+  for (const TensorReport& tensor : tensors) bytes += tensor.bytes, source_bytes += tensor.source_bytes;
+  return {{"source_bytes", source_bytes}, {"bytes", bytes}, {"kept", kept}, {"tensors", to_json(tensors)}};
+}
+
+std::string QuantiseReport::text() const {
+  struct Line {
+    std::string part, format;
+    int64_t tensors = 0;
+    TensorReport sum, worst;
+  };
+  std::vector<Line> lines;
+  TensorReport total;
+  for (const TensorReport& t : tensors) {
+    auto line = std::find_if(lines.begin(), lines.end(),
+                             [&](const Line& l) { return l.part == t.part && l.format == t.format; });
+    if (line == lines.end())
+      line = lines.insert(lines.end(), Line{.part = t.part, .format = t.format, .sum = {}, .worst = {}});
+    ++line->tensors;
+    for (TensorReport* sum : {&line->sum, &total})
+      sum->source_bytes += t.source_bytes, sum->bytes += t.bytes, sum->squared_error += t.squared_error,
+          sum->squared_norm += t.squared_norm;
+    if (t.relative_error() > line->worst.relative_error()) line->worst = t;
+  }
+  std::string out = fmt::format("{:<15} {:<15} {:>8} {:>12} {:>12} {:>9} {:>9}  {}\n", "part", "format", "tensors",
+                                "before", "after", "error", "worst", "in");
+  for (const Line& l : lines) {
+    out += fmt::format("{:<15} {:<15} {:>8} {:>12} {:>12}", l.part, l.format, l.tensors,
+                       format_bytes(l.sum.source_bytes), format_bytes(l.sum.bytes));
+    if (l.sum.squared_norm > 0)
+      out += fmt::format(" {:>8.3f}% {:>8.3f}%  {}", 100 * l.sum.relative_error(), 100 * l.worst.relative_error(),
+                         l.worst.name);
+    out += "\n";
+  }
+  return out +
+         fmt::format("{:<40} {:>12} {:>12}\n", "total", format_bytes(total.source_bytes), format_bytes(total.bytes));
+}
+
+QuantiseReport quantise_model(const fs::path& path, const checkpoint::ModelSource& source, const fs::path& out,
+                              const QuantiseOptions& options) {
+  const Plan plan = make_plan(source.config(), options.rules, dense_dtype(source), options.max_shard_bytes);
+  const auto lock = io::lock_directory(out);
+  if (!lock) fail(out.string(), "another process is writing here; wait for it or choose another directory");
+  internal::RunState state(out, internal::identity_of(path, options.rules, plan));
+
+  QuantiseReport report;
+  report.kept = plan.kept;
+  std::vector<Json> finished;
+  int64_t missing = 0;
+  for (size_t s = 0; s < plan.num_shards(); ++s) {
+    finished.push_back(state.finished(plan.shard_name(s)));
+    for (size_t i = plan.shard_begin[s]; finished[s].is_null() && i < plan.shard_begin[s + 1]; ++i)
+      missing += plan.tensors[i].bytes + kHeaderBytesPerTensor;
+  }
+  check_free_space(out, missing);
+
+  {
+    ModelQuantiser quantiser(source, plan, options);
+    for (size_t s = 0; s < plan.num_shards(); ++s) {
+      std::vector<TensorReport> reports;
+      if (finished[s].is_null()) {
+        reports = quantiser.write(out / plan.shard_name(s), s);
+        state.add(plan.shard_name(s), to_json(reports));
+      } else {
+        reports = reports_from(finished[s], out);
+        quantiser.skip(s);
+        ++report.shards_found;
+      }
+      report.tensors.insert(report.tensors.end(), reports.begin(), reports.end());
+    }
+  }
+  std::error_code ec;
+  checkpoint::copy_side_files(fs::is_directory(path, ec) ? path : path.parent_path(), out);
+  write_index(out, plan);
+  io::write_file(out / "quantization_report.json", report.json().dump(1) + "\n");
+  write_config(out, source, plan);
+  state.remove();
+  return report;
+}
+
+}  // namespace puna::quant

@@ -1,0 +1,33 @@
+// Which files of a quantised model are finished, kept beside them until all are. Private to src/quant.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "base/json.h"
+#include "quant/plan.h"
+
+namespace puna::quant::internal {
+
+/// What makes two runs the same: the source's files with size and time, the rules, the split into files.
+std::string identity_of(const std::filesystem::path& source, const Rules& rules, const Plan& plan);
+
+class RunState {
+ public:
+  /// Reads the state of an earlier run in `dir`, and removes what a killed one left half-written. Throws Error when
+  /// `dir` holds a finished model, or files of another run.
+  RunState(std::filesystem::path dir, std::string identity);
+
+  /// The report that an earlier run stored for this file; null when the file must be written: there is none, or its
+  /// bytes are not those that were written.
+  Json finished(const std::string& file) const;
+  void add(const std::string& file, Json report);
+  /// Removes the state: the model is complete.
+  void remove();
+
+ private:
+  std::filesystem::path dir_;
+  Json json_;  // {"identity", "files": {name: {"hash", "report"}}}
+};
+
+}  // namespace puna::quant::internal
