@@ -7,7 +7,7 @@
 namespace puna {
 
 /// Work was given up because it was asked to stop. Nothing is wrong, so it is no Error; the command line exits with
-/// 130.
+/// 130, or 143 after SIGTERM.
 class Interrupted : public std::exception {
  public:
   const char* what() const noexcept override { return "interrupted"; }

@@ -42,8 +42,10 @@ class Chat {
     note(fmt::format("{}; /help lists the commands, Ctrl-D ends.", loaded_.name));
     std::string message;
     while (!done_) {
+      stop_if_terminated();
       interrupt_.reset();
       const ReadStatus status = read_message(*reader_, message);
+      stop_if_terminated();
       if (status == ReadStatus::kEnd) break;
       if (status == ReadStatus::kInterrupted || message.find_first_not_of(" \t\n") == std::string::npos) continue;
       try {
@@ -70,6 +72,11 @@ class Chat {
     std::error_code error;  // without a place for history there is none
     std::filesystem::create_directories(dir, error);
     return make_line_reader(interrupt_, style_, error ? std::nullopt : std::optional(dir / "chat_history"));
+  }
+
+  // Ctrl-C ends an answer or a line; SIGTERM ends the chat.
+  static void stop_if_terminated() {
+    if (const int status = interrupt_status(); status == 143) throw Exit{status};
   }
 
   // What only a person at a terminal wants to read.

@@ -8,7 +8,7 @@ class App;
 
 namespace puna::cli {
 
-/// Thrown by a command that has said all it has to say: the process ends with this status (130: interrupted).
+/// Thrown by a command that has said all it has to say: the process ends with this status (130 or 143: interrupted).
 struct Exit {
   int status;
 };

@@ -90,7 +90,7 @@ void run_tasks(const EvalFlags& flags) {
     print_json({{"model", loaded.name}, {"partial", interrupt.flag().load()}, {"tasks", tasks_json(results)}});
   else
     print_now(tasks_table(results));
-  if (interrupt.flag()) throw Exit{130};
+  if (interrupt.flag()) throw Exit{interrupt_status()};
   const bool missed =
       std::any_of(results.begin(), results.end(), [](const eval::TaskResult& result) { return result.met() == false; });
   if (flags.check && missed) throw Exit{1};
@@ -123,7 +123,7 @@ void run_needles(const EvalFlags& flags) {
     print_json({{"model", loaded.name}, {"needle", needle_json(options, result)}});
   else
     print_now(needle_table(options, result));
-  if (result.partial) throw Exit{130};
+  if (result.partial) throw Exit{interrupt_status()};
 }
 
 void run_eval(EvalFlags flags) {

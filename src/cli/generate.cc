@@ -142,7 +142,7 @@ void run_generate(const GenerateFlags& flags) {
               "\n");
   else
     print_now("\n");
-  if (result.reason == engine::StopReason::kCancelled) throw Exit{130};
+  if (result.reason == engine::StopReason::kCancelled) throw Exit{interrupt_status()};
 }
 
 }  // namespace

@@ -18,7 +18,7 @@
 namespace puna::cli {
 namespace {
 
-constexpr int kUsage = 2, kBug = 70, kInterrupted = 130, kClosedPipe = 141;
+constexpr int kUsage = 2, kBug = 70, kClosedPipe = 141;
 
 std::string did_you_mean(const std::string& name, const std::vector<std::string>& candidates) {
   const std::string nearest = nearest_name(name, candidates);
@@ -153,7 +153,8 @@ void add_commands(CLI::App& app) {
 }
 
 int run(std::vector<std::string> arguments) {
-  std::signal(SIGPIPE, SIG_IGN);  // a closed pipe shows as EPIPE below, so that temporary files are still removed
+  // A closed pipe and a file at its size limit show as errors below, so that temporary files are still removed.
+  for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
   try {
     init_logging();
     CLI::App app("Puna: load, ask and check Llama 4 models.", "puna");
@@ -162,7 +163,7 @@ int run(std::vector<std::string> arguments) {
   } catch (const Exit& exit) {
     return exit.status;
   } catch (const Interrupted&) {
-    return kInterrupted;
+    return interrupt_status();
   } catch (const UsageError& error) {
     return complain(error.what(), kUsage);
   } catch (const Error& error) {

@@ -14,7 +14,7 @@ namespace puna::cli {
 void add_commands(CLI::App& app);
 
 /// `arguments` without the program's name. Statuses: 0 done; 1 Error; 2 usage; 70 a bug of ours; 130 interrupted; 141
-/// standard output closed by its reader.
+/// standard output closed by its reader; 143 ended by SIGTERM.
 int run(std::vector<std::string> arguments);
 
 }  // namespace puna::cli

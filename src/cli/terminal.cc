@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <iterator>
 #include <system_error>
 
 #include "base/env.h"
@@ -13,24 +14,33 @@
 namespace puna::cli {
 namespace {
 
-std::atomic<bool> interrupted = false;
+constexpr int kSignals[] = {SIGINT, SIGTERM};
+
+std::atomic<bool> interrupted = false, terminated = false;
 static_assert(std::atomic<bool>::is_always_lock_free, "the signal handler stores to it");
 
-void on_interrupt(int) {
-  if (interrupted.exchange(true)) _exit(130);
+void on_interrupt(int signal) {
+  if (signal == SIGTERM) terminated = true;
+  if (interrupted.exchange(true)) _exit(interrupt_status());
 }
 
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
-  interrupted = false;
+  interrupted = terminated = false;
   struct sigaction action = {}, before = {};
   action.sa_handler = on_interrupt;  // without SA_RESTART: a read at the prompt returns
-  sigaction(SIGINT, &action, &before);
-  previous_ = before.sa_handler;
+  for (size_t i = 0; i < std::size(kSignals); ++i) {
+    sigaction(kSignals[i], &action, &before);
+    previous_[i] = before.sa_handler;
+  }
 }
 
-InterruptGuard::~InterruptGuard() { std::signal(SIGINT, previous_); }
+InterruptGuard::~InterruptGuard() {
+  for (size_t i = 0; i < std::size(kSignals); ++i) std::signal(kSignals[i], previous_[i]);
+}
+
+int interrupt_status() { return terminated ? 143 : 130; }
 
 const std::atomic<bool>& InterruptGuard::flag() const { return interrupted; }
 void InterruptGuard::reset() { interrupted = false; }

@@ -7,7 +7,8 @@
 
 namespace puna::cli {
 
-/// While one lives, Ctrl-C sets flag() instead of ending the program; a second Ctrl-C before reset() ends it with 130.
+/// While one lives, Ctrl-C and SIGTERM set flag() instead of ending the program; a second one before reset() ends it
+/// with interrupt_status().
 class InterruptGuard {
  public:
   InterruptGuard();
@@ -19,8 +20,11 @@ class InterruptGuard {
   void reset();
 
  private:
-  void (*previous_)(int);
+  void (*previous_[2])(int);
 };
+
+/// 143 once a guard has seen SIGTERM, else 130: with what a program that was asked to stop ends.
+int interrupt_status();
 
 /// Writes and flushes; throws std::system_error when standard output is closed or full.
 void print_now(std::string_view text);

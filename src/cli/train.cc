@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 struct TrainFlags {
   std::string recipe;
   std::vector<std::string> overrides;
-  bool resume = false, dry_run = false, json = false, keys = false;
+  bool resume = false, dry_run = false, json = false, keys = false, no_memory_check = false;
   int64_t max_steps = 0;
 };
 
@@ -45,9 +45,12 @@ class LiveLine {
     loss_ += weight * (report.result.loss - loss_);
     ++steps_;
     for (const std::string& warning : report.warnings) note("warning: " + warning);
-    if (report.loss_outlier || report.norm_outlier)
-      note(fmt::format("step {}: outlier: loss {:.4f} (z {:.1f}), gradient norm {:.3f} (z {:.1f})", report.step,
-                       report.result.loss, report.loss_z, report.result.grad_norm, report.norm_z));
+    const auto outlier = [&](const char* what, double value, double z) {
+      note(fmt::format("step {}: outlier: {} {:.4g} lies {:.1f} deviations above the last steps'", report.step, what,
+                       value, z));
+    };
+    if (report.loss_outlier) outlier("loss", report.result.loss, report.loss_z);
+    if (report.norm_outlier) outlier("gradient norm", report.result.grad_norm, report.norm_z);
     const auto now = Clock::now();
     const bool last = report.step == report.total_steps;
     if (!last && now - shown_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10))) return;
@@ -90,7 +93,7 @@ void run_train(const TrainFlags& flags) {
   engine::set_threads(recipe.threads);
   InterruptGuard interrupt;
   if (flags.dry_run) {
-    const train::DryRun plan = train::dry_run(recipe, &interrupt.flag());
+    const train::DryRun plan = train::dry_run(recipe, &interrupt.flag(), !flags.no_memory_check);
     for (const std::string& warning : plan.warnings) fmt::print(stderr, "warning: {}\n", warning);
     return print_now(flags.json ? plan.json().dump(2) + "\n" : plan.text());
   }
@@ -99,6 +102,7 @@ void run_train(const TrainFlags& flags) {
     LiveLine line;
     train::TrainOptions options;
     options.resume = flags.resume;
+    options.check_memory = !flags.no_memory_check;
     options.interrupt = &interrupt.flag();
     options.stop_after = flags.max_steps;
     options.on_step = [&](const train::StepReport& report) { line.show(report); };
@@ -110,7 +114,7 @@ void run_train(const TrainFlags& flags) {
   again += " --resume";
   if (outcome == train::Outcome::kInterrupted) {
     print_now(fmt::format("Stopped and saved in {}. Go on with: {}\n", recipe.out, again));
-    if (interrupt.flag()) throw Exit{130};
+    if (interrupt.flag()) throw Exit{interrupt_status()};
     return;
   }
   print_now(
@@ -143,11 +147,12 @@ void add_train(CLI::App& app) {
   command->add_option("--max-steps", flags->max_steps, "Stop and save after so many steps; 0: no limit")
       ->check(not_negative)
       ->type_name("N");
+  command->add_flag("--no-memory-check", flags->no_memory_check, "Train even when memory seems too small");
   command->add_flag("--keys", flags->keys, "Print every key of a recipe with its default");
   command->add_flag("--json", flags->json, "With --dry-run: one JSON object");
   command->footer(
       "The run directory (key 'out') gets metrics.jsonl, TensorBoard events, checkpoints and, at the end, the model.\n"
-      "Ctrl-C saves and stops; --resume goes on to the same bits.\n"
+      "Ctrl-C or SIGTERM saves and stops; --resume goes on to the same bits.\n"
       "MFU = 3 x forward FLOPs of the step / (seconds x the fastest matmul that this machine reaches, measured at the\n"
       "start); forward FLOPs = 2 per active matmul parameter and token + 4 H K per query and key it sees + images.\n\n"
       "Example:\n  puna train recipes/demo/pretrain.toml out=runs/mine optimizer.learning_rate=1e-3");

@@ -1,6 +1,12 @@
 // What is wrong with a dataset, a recipe or a run, as a user meets it: one line, and a mended recipe may start.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <thread>
 
 #include "io/file.h"
 #include "tests/cli/support.h"
@@ -63,11 +69,34 @@ TEST_F(TrainCommand, WhatIsWrongIsSaidInOneLine) {
   expect_error(train({"--resume"}), 1, "holds no run to resume; leave out --resume");
   expect_error(train({"optimizer.learing_rate=1"}), 1, "did you mean 'learning_rate'?");
   expect_error(train({"model.config.hiden_size=8"}), 1, "hidden_size");
+  expect_error(train({"model.config.vocab_size=300"}), 1, "'model.config.vocab_size' is 300, the tokenizer has 290");
+  expect_error(train({"model.config.rms_norm_eps=0"}), 1, "[model.config]] rms_norm_eps is 0");
+  expect_error(puna({"plot", path("run")}), 1, "metrics.jsonl] is missing");
   expect_error(train({"source.sums.name=../up"}), 1, "cannot have a directory of this name");
   expect_error(train({"source.sums.generate=arithmetc"}), 1, "did you mean 'arithmetic'?");
   expect_error(train({"out=" + path("r.toml")}), 1, "cannot be made");
   expect_error(puna({"export", path("none"), "--out", path("model")}), 1, "no directory of a run");
   EXPECT_FALSE(fs::exists(path("model")));
+}
+
+TEST_F(TrainCommand, WhatDoesNotFitInMemoryIsRefusedBeforeDataAreBuilt) {
+  expect_error(train({"model.config.hidden_size=65536", "model.config.num_hidden_layers=1000"}), 1, "are free; use a");
+  EXPECT_FALSE(fs::exists(path("run/data")));
+  EXPECT_EQ(train({"--no-memory-check"}).status, 0);
+}
+
+TEST_F(TrainCommand, SigtermSavesAndStops) {
+  std::thread killer([this] {
+    while (!fs::exists(path("run/metrics.jsonl")) || fs::file_size(path("run/metrics.jsonl")) == 0))
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (!over) kill(getpid(), SIGTERM);
+  });
+  const Outcome stopped = train({"steps=1000000"});
+  over = true;
+  killer.join();
+  EXPECT_EQ(stopped.status, 143) << stopped.err;
+  EXPECT_THAT(stopped.out, HasSubstr("Stopped and saved"));
+  EXPECT_TRUE(fs::exists(path("run/checkpoints/latest")));
 }
 
 TEST_F(TrainCommand, AMendedRecipeStartsWhereNothingWasTrained) {
