@@ -86,8 +86,9 @@ TEST_F(TrainCommand, WhatDoesNotFitInMemoryIsRefusedBeforeDataAreBuilt) {
 }
 
 TEST_F(TrainCommand, SigtermSavesAndStops) {
-  std::thread killer([this] {
-    while (!fs::exists(path("run/metrics.jsonl")) || fs::file_size(path("run/metrics.jsonl")) == 0))
+  std::atomic<bool> over = false;
+  std::thread killer([&] {
+    while (!over && (!fs::exists(path("run/metrics.jsonl")) || fs::file_size(path("run/metrics.jsonl")) == 0))
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
     if (!over) kill(getpid(), SIGTERM);
   });
