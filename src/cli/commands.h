@@ -30,5 +30,6 @@ void add_demo_model(CLI::App& app);
 void add_golden(CLI::App& app);
 void add_train(CLI::App& app);
 void add_export(CLI::App& app);
+void add_quantize(CLI::App& app);
 
 }  // namespace puna::cli

@@ -150,6 +150,7 @@ void add_commands(CLI::App& app) {
   add_golden(app);
   add_train(app);
   add_export(app);
+  add_quantize(app);
 }
 
 int run(std::vector<std::string> arguments) {

@@ -98,7 +98,7 @@ std::map<std::string, std::string> weights_of(const fs::path& dir) {
   return out;
 }
 
-TEST(QuantiseModel, AStoppedRunGoesOnToTheSameBytes) {
+TEST(QuantiseModel, AStoppedRunGoesOnToTheSameBytesAndMendsDamagedFiles) {
   constexpr int64_t kShard = 40'000;
   const Rules rules = preset_rules("int4", "test");
   TemporaryDirectory whole, stopped;
@@ -117,7 +117,16 @@ TEST(QuantiseModel, AStoppedRunGoesOnToTheSameBytes) {
       error_of([&] { quantise("a_scout", stopped.path(), preset_rules("int8", "test"), kShard); });
   EXPECT_NE(other.find("part of another run"), std::string::npos) << other;
   std::ofstream(stopped.path() / "model-00001-of-00004.safetensors.tmp.1.2") << "half";
-  EXPECT_EQ(quantise("a_scout", stopped.path(), rules, kShard).shards_found, 0u);
+
+  // A directory in the report's place: all weights are finished, then the run fails. One file is damaged after that.
+  fs::create_directories(stopped.path() / "quantization_report.json/x");
+  EXPECT_THROW(quantise("a_scout", stopped.path(), rules, kShard), std::exception);
+  EXPECT_FALSE(fs::exists(stopped.path() / "config.json"));
+  fs::remove_all(stopped.path() / "quantization_report.json");
+  std::fstream(stopped.path() / expected.begin()->first, std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(-1, std::ios::end)
+      .put('!');
+  EXPECT_EQ(quantise("a_scout", stopped.path(), rules, kShard).shards_found, expected.size() - 1);
   EXPECT_EQ(weights_of(stopped.path()), expected);
 
   EXPECT_NE(error_of([&] { quantise("a_scout", stopped.path(), rules, kShard); }).find("already holds a model"),
