@@ -158,7 +158,7 @@ int run(std::vector<std::string> arguments) {
   for (const int signal : {SIGPIPE, SIGXFSZ}) std::signal(signal, SIG_IGN);
   try {
     init_logging();
-    CLI::App app("Puna: load, ask and check Llama 4 models.", "puna");
+    CLI::App app("Puna: run, check, quantise and train Llama 4 models.", "puna");
     add_commands(app);
     return parse_and_run(app, std::move(arguments));
   } catch (const Exit& exit) {
