@@ -15,6 +15,8 @@
 
 namespace puna::media {
 
+inline constexpr int64_t kMaxTiles = 256;  // of a picture
+
 /// From preprocessor_config.json, else the released models' values.
 struct ImageProcessorConfig {
   int64_t tile_size = 336;

@@ -13,7 +13,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int64_t kMaxTileSize = 4096;
-constexpr int64_t kMaxTiles = 256;
 constexpr int kBilinear = 2;  // Pillow's number for it, used in the "resample" field
 
 /// The fields of one JSON object; absent and null leave the default.

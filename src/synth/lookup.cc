@@ -184,9 +184,10 @@ struct Question {
   bool missing;
 };
 
-Question ask(Random& random, const Text& text) {
+/// What the text does not say is asked more often in training: to miss something takes longer to learn.
+Question ask(Random& random, const Text& text, Split split) {
   Fact asked = random.pick(text.facts);
-  const bool missing = random.chance(0.12);
+  const bool missing = random.chance(split == Split::kTrain ? 0.3 : 0.12);
   if (missing) {
     std::set<std::string> keys = text.keys;
     asked = new_fact(random, text.facts, keys);
@@ -201,14 +202,14 @@ Draft fact_question(Random& random, int64_t length, Split split) {
   const Text text = random_text(random, std::max<int64_t>(10, length - 40));
   const std::string separator = random.chance(0.25) ? "\n" : " ";
   const std::string whole = fmt::format("{}", fmt::join(text.sentences, separator));
-  const Question first = ask(random, text);
+  const Question first = ask(random, text, split);
   Draft draft;
   draft.record = chat({laid_out(random, whole, first.question), first.answer});
   draft.what = first.missing ? "missing" : "fact";
   draft.content = first.content;
   if (split == Split::kHeldOut || random.chance(0.25)) return draft;
   for (int64_t more = random.between(2, 5 + length / 60); more > 0; --more) {
-    const Question next = ask(random, text);
+    const Question next = ask(random, text, split);
     if (split_of(next.content) != split) continue;
     add_turn(draft.record, text::Role::kUser, next.question);
     add_turn(draft.record, text::Role::kAssistant, next.answer);
@@ -283,16 +284,32 @@ Draft copy_word(Random& random, int64_t length) {
   return draft;
 }
 
+Draft copy_once(Random& random, int64_t length) {
+  const double sort = random.unit();
+  if (sort < 0.5) return copy_words(random, length);
+  return sort < 0.85 ? copy_line(random, length) : copy_word(random, length);
+}
+
+/// In training often several, one after the other: each must be copied from its own place.
+Draft copies(Random& random, int64_t length, Split split) {
+  const bool several = split == Split::kTrain && random.chance(0.7);
+  if (!several) return copy_once(random, length);
+  const int64_t count = random.between(2, 5);
+  Draft draft = copy_once(random, length / 2);
+  for (int64_t i = 1; i < count; ++i) {
+    Draft next = copy_once(random, length / 2);
+    if (split_of(next.content) != split) continue;
+    for (text::Message& message : next.record.messages) draft.record.messages.push_back(std::move(message));
+  }
+  return draft;
+}
+
 class Lookup : public Maker {
  public:
   explicit Lookup(int64_t length) : length_(length) {}
   Draft make(Random& random, Split split, int64_t) const override {
     const int64_t length = random.between(length_ / 4, length_);
-    const double sort = random.unit();
-    if (sort < 0.75) return fact_question(random, length, split);
-    if (sort < 0.88) return copy_words(random, length);
-    if (sort < 0.97) return copy_line(random, length);
-    return copy_word(random, length);
+    return random.chance(0.72) ? fact_question(random, length, split) : copies(random, length, split);
   }
 
  private:

@@ -176,7 +176,30 @@ Asked shape(Random& random, const Scene& scene) {
   return {"shape", fill(random.pick(kShapeOf), {{"x", colour_name(s)}}), capital(article(shape_name(s))) + "."};
 }
 
+Asked at_place(Random& random, const Scene& scene) {
+  constexpr std::array<std::string_view, 3> kAcross = {"on the left", "in the middle", "on the right"};
+  constexpr std::array<std::string_view, 3> kDown = {"at the top", "in the middle", "at the bottom"};
+  const size_t n = scene.shapes.size(), place = n == 2 ? 2 * static_cast<size_t>(random.below(2)) : random.below(3);
+  const std::string_view name = scene.kind == Scene::Kind::kRow ? kAcross[place] : kDown[place];
+  const std::string_view form = random.chance(0.6) ? "What is {p}?" : "Which shape is {p}?";
+  return {"at", fill(form, {{"p", std::string(name)}}), capital(a(scene.shapes[n == 2 ? place / 2 : place])) + "."};
+}
+
+/// "a circle", "anything red"
+Asked is_any_there(Random& random, const Scene& scene) {
+  Shape s = random.pick(scene.shapes);
+  const bool by_shape = random.chance(0.7), shown = random.chance(0.5);
+  if (!shown && by_shape) s.shape = static_cast<int>(random.below(kShapes.size()));
+  if (!shown && !by_shape) s.colour = static_cast<int>(random.below(kColours.size()));
+  bool there = false;
+  for (const Shape& other : scene.shapes)
+    there = there || (by_shape ? other.shape == s.shape : other.colour == s.colour);
+  const std::string name = by_shape ? article(shape_name(s)) : "anything " + colour_name(s);
+  return {"yes-no", fill(random.pick(kIsThere), {{"x", name}}), yes_no(there)};
+}
+
 Asked is_there(Random& random, const Scene& scene) {
+  if (random.chance(0.5)) return is_any_there(random, scene);
   Shape s = random.pick(scene.shapes);
   const double sort = random.unit();
   if (sort >= 0.5 && sort < 0.75) s.colour = static_cast<int>(random.below(kColours.size()));
@@ -200,6 +223,7 @@ Asked ask(Random& random, const Scene& scene) {
     if (line && scene.shapes.size() == 2 && random.chance(0.6)) {
       return random.chance(0.5) ? neighbour(random, scene) : is_related(random, scene);
     }
+    if (line && random.chance(0.35)) return at_place(random, scene);
     return where(random, scene);
   }
   if (sort < 0.67) return colour(random, scene);
@@ -212,14 +236,14 @@ class Pictures : public Maker {
  public:
   explicit Pictures(Scene (*draw_scene)(Random&)) : draw_scene_(draw_scene) {}
 
-  /// Training documents ask up to four questions of a picture; held-out ones a single one.
+  /// Training documents ask up to six questions of a picture; held-out ones a single one.
   Draft make(Random& random, Split split, int64_t) const override {
     const Scene scene = draw_scene_(random);
     Draft draft;
     draft.content = scene.content();
     data::Record& record = draft.record;
     record.kind = data::Record::Kind::kChat;
-    const int64_t turns = split == Split::kHeldOut || random.chance(0.4) ? 1 : random.between(2, 4);
+    const int64_t turns = split == Split::kHeldOut || random.chance(0.4) ? 1 : random.between(2, 6);
     for (int64_t i = 0; i < turns; ++i) {
       Asked asked = ask(random, scene);
       if (i == 0) draft.what = asked.what;

@@ -38,9 +38,16 @@ std::vector<int> distinct(Random& random, int count, int n) {
 
 void choose_canvas(Random& random, Scene& scene) {
   const double chance = random.unit();
-  if (chance >= 0.85 && chance < 0.90) scene.width = 128;
-  if (chance >= 0.90 && chance < 0.95) scene.height = 128;
-  if (chance >= 0.95) scene.width = scene.height = 128;
+  if (chance < 0.6) {
+    scene.width = scene.height = static_cast<int>(random.between(60, 96));
+  } else if (chance < 0.7) {
+    scene.width = static_cast<int>(random.between(60, 96));
+    scene.height = static_cast<int>(random.between(60, 96));
+  } else {
+    const double side = 97 * std::pow(512 / 97.0, random.unit()), aspect = std::pow(2.0, random.unit() - 0.5);
+    scene.width = static_cast<int>(side * aspect);
+    scene.height = static_cast<int>(side / aspect);
+  }
   const double shade = 0.45 + 0.55 * random.unit();
   for (double& channel : scene.background) channel = std::min(1.0, shade + 0.04 * (random.unit() - 0.5));
 }

@@ -26,7 +26,7 @@ struct Shape {
 struct Scene {
   enum class Kind { kSingle, kRow, kColumn, kSame };
   Kind kind = Kind::kSingle;
-  int width = 64, height = 64;  // pixels
+  int width = 64, height = 64;  // pixels; 60 to 96 mostly, up to 724
   std::array<double, 3> background = {1, 1, 1};
   std::vector<Shape> shapes;  // left to right, then top to bottom
 

@@ -177,6 +177,7 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir, const std:
     const int64_t side = prepared.config.vision->image_size;
     prepared.image_processor.tile_size = side;
     if (!recipe.model.from.empty()) prepared.image_processor = media::image_processor_config(recipe.model.from, side);
+    if (recipe.model.max_tiles > 0) prepared.image_processor.max_tiles = recipe.model.max_tiles;
   }
   return prepared;
 }

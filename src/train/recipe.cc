@@ -6,6 +6,7 @@
 
 #include "io/file.h"
 #include "io/text.h"
+#include "media/image_processor.h"
 #include "train/fields.h"
 #include "train/recipe_fields.h"
 #include "train/toml_file.h"
@@ -228,6 +229,8 @@ void check_recipe(const Recipe& r, std::string_view where) {
   }
   if (r.model.from.empty() && !r.model.config.is_object())
     fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
+  if (r.model.max_tiles < 0 || r.model.max_tiles > media::kMaxTiles)
+    fail(where, "'model.max_tiles' is {}; give 1 to {}, or 0", r.model.max_tiles, media::kMaxTiles);
   if (!r.model.generation.is_null()) {
     if (!r.model.generation.is_object()) fail(where, "'model.generation' must be a table");
     for (const auto& [key, value] : r.model.generation.items())

@@ -93,6 +93,7 @@ struct ModelConfig {
   int64_t vocab_size = 0;             // train a tokenizer of so many entries on the sources; 0: none
   bool single_digits = false;         // of a trained tokenizer: an ASCII digit joins nothing
   double embedding_deviation = 0.02;  // of random weights
+  int64_t max_tiles = 0;              // a picture is cut into, beside the whole; 0: as `from`, else 16
   Json config;      // Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer
   Json generation;  // keys of the exported generation_config.json: do_sample, temperature, top_p, top_k
 };

@@ -90,6 +90,7 @@ void visit(V& v, ModelConfig& c) {
   v("vocab_size", c.vocab_size, "entries of a tokenizer trained on the sources; 0: none");
   v("single_digits", c.single_digits, "of a trained tokenizer: every ASCII digit is a token of its own");
   v("embedding_deviation", c.embedding_deviation, "of random weights; near 1, small models learn to look up sooner");
+  v("max_tiles", c.max_tiles, "that a picture is cut into, beside the whole of it; 0: as `from`, else 16");
   v("generation", c.generation, "keys of the exported generation_config.json, such as {do_sample = false}");
   v("config", c.config, "Hugging Face config.json as a table; vocabulary and token ids follow the tokenizer");
 }

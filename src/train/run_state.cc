@@ -62,6 +62,7 @@ Json to_json(const RunState& state) {
           {"recipe", state.recipe},
           {"config", state.config},
           {"tokenizer", state.tokenizer},
+          {"image_processor", state.image_processor},
           {"generation", state.generation}};
 }
 
@@ -83,6 +84,8 @@ RunState read_state(const Json& json, std::string_view where) {
   if (json.contains("recipe")) state.recipe = fields.text("recipe");
   state.config = fields.object("config");
   state.tokenizer = fields.text("tokenizer");
+  if (json.contains("image_processor") && !json["image_processor"].is_null())
+    state.image_processor = fields.object("image_processor");
   if (json.contains("generation") && !json["generation"].is_null()) state.generation = fields.object("generation");
   return state;
 }

@@ -29,6 +29,7 @@ struct RunState {
   std::string recipe;                         // hash of the settings in recipe.json; "" of before it was stored
   Json config;                                // Hugging Face's, of the stage
   std::string tokenizer;                      // file or directory
+  Json image_processor;                       // as preprocessor_config.json; null: no vision model
   Json generation;                            // what the exported generation_config.json says besides; null: nothing
 };
 

@@ -252,6 +252,7 @@ class Run {
     state.recipe = recipe_hash();
     state.config = arch::config_to_hf(stage_config_);
     state.tokenizer = fs::absolute(prepared_.tokenizer_dir).string();
+    if (prepared_.config.vision) state.image_processor = media::image_processor_json(prepared_.image_processor);
     state.generation = recipe_.model.generation;
     checkpoint.state = to_json(state);
     writer.save(checkpoint);
@@ -368,21 +369,6 @@ class Run {
   DeadExperts dead_;
 };
 
-/// What came with the tokenizer may be of a model with other tiles.
-void settle_image_processor(const fs::path& model, int64_t tile_size) {
-  const std::array files = {model / "preprocessor_config.json", model / "processor_config.json"};
-  const bool present = std::any_of(files.begin(), files.end(), [](const fs::path& f) { return fs::exists(f); });
-  if (present) {
-    try {
-      media::image_processor_config(model, tile_size);
-      return;
-    } catch (const Error&) {
-      for (const fs::path& file : files) fs::remove(file);
-    }
-  }
-  io::write_file(files[0], media::image_processor_json({.tile_size = tile_size}).dump(2) + "\n");
-}
-
 }  // namespace
 
 Outcome train(const Recipe& recipe, const TrainOptions& options) { return Run(recipe, options).go(); }
@@ -427,7 +413,12 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
   } else if (on_note) {
     on_note(fmt::format("{} is no tokenizer that can be copied beside the model; put one there", tokenizer.string()));
   }
-  if (config.vision) settle_image_processor(out, config.vision->image_size);
+  if (config.vision) {  // what came with the tokenizer may be of a model with other tiles
+    fs::remove(out / "processor_config.json");
+    const Json standard = media::image_processor_json({.tile_size = config.vision->image_size});
+    io::write_file(out / "preprocessor_config.json",
+                   (state.image_processor.is_null() ? standard : state.image_processor).dump(2) + "\n");
+  }
   if (const Json& changes = state.generation; changes.is_object()) {
     Json generation = read_json_file(out / "generation_config.json");
     generation.update(changes);

@@ -104,7 +104,7 @@ TEST(Lookup, AnswersStandInTheText) {
     if (sort == "fact" && text.size() > 400) ++depths[std::min<size_t>(3, 4 * at / (text.size() - copied.size() + 1))];
   }
   EXPECT_EQ(sorts.size(), 5U);
-  EXPECT_NEAR(sorts["missing"], 720, 150);
+  EXPECT_NEAR(sorts["missing"], 1'720, 200);
   const int all = depths[0] + depths[1] + depths[2] + depths[3];
   for (const int count : depths) EXPECT_NEAR(count, all / 4, all / 10);
 }
