@@ -257,7 +257,9 @@ Llama4Config config_from_hf(const Json& json, std::string_view where) {
   read_text(text, config);
   if (type == "llama4" && arch != "Llama4ForCausalLM") {
     const auto vision = top.object("vision_config");
-    if (!vision) top.refuse("vision_config", "expected it in a multimodal model; a text-only one is \"llama4_text\"");
+    if (!vision)
+      top.refuse("vision_config",
+                 "expected it in a multimodal model; one for text alone says \"model_type\": \"llama4_text\"");
     read_vision(*vision, config);
   }
   read_tokens(top, text, config);

@@ -51,7 +51,10 @@ std::vector<eval::Task> read_tasks(const EvalFlags& flags) {
     fail(flags.model.model, "there is no such file or directory");
   if (files.empty()) fail(flags.model.model, "no tasks come with this model (eval/*.jsonl); give one with --task FILE");
   std::vector<eval::Task> tasks;
-  for (const fs::path& file : files) tasks.push_back(eval::read_task(file, flags.limit));
+  for (const fs::path& file : files) {
+    tasks.push_back(eval::read_task(file, flags.limit));
+    if (flags.limit > 0) tasks.back().threshold.reset();  // holds for the whole task
+  }
   return tasks;
 }
 
@@ -171,7 +174,7 @@ void add_eval(CLI::App& app) {
                    "that come with the model")
       ->type_name("FILE|NAME")
       ->allow_extra_args(false);
-  command->add_option("--limit", flags->limit, "Items of a task at most; 0: all")
+  command->add_option("--limit", flags->limit, "Items of a task at most, and no targets; 0: all")
       ->check(not_negative)
       ->type_name("N")
       ->capture_default_str();

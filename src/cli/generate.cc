@@ -35,6 +35,13 @@ std::string read_prompt(const GenerateFlags& flags) {
   return read_standard_input();
 }
 
+/// Chat needs something to answer; a base model may begin from nothing.
+void check_prompt(const GenerateFlags& flags, const std::string& text) {
+  const bool blank = text.find_first_not_of(" \t\r\n") == std::string::npos;
+  if (blank && !flags.raw && flags.images.empty())
+    throw UsageError("--prompt", "is empty; give the question with --prompt TEXT or on standard input");
+}
+
 engine::Prompt build_prompt(const engine::LoadedModel& loaded, const GenerateFlags& flags, std::string text) {
   if (flags.raw) return engine::raw_prompt(loaded, text);
   engine::check_images(loaded, flags.images.size());
@@ -115,6 +122,7 @@ int64_t context_estimate(const GenerateFlags& flags, size_t prompt_bytes) {
 void run_generate(const GenerateFlags& flags) {
   check_flags(flags);
   std::string text = read_prompt(flags);
+  check_prompt(flags, text);
   const auto start = std::chrono::steady_clock::now();
   const engine::LoadedModel loaded = load(flags.model, context_estimate(flags, text.size()));
   const double load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();

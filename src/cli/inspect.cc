@@ -14,6 +14,7 @@
 #include "checkpoint/model_source.h"
 #include "checkpoint/scalar_type.h"
 #include "cli/commands.h"
+#include "cli/options.h"
 #include "model/model.h"
 
 namespace puna::cli {
@@ -84,7 +85,11 @@ void print_text(const std::string& text, const std::optional<std::string>& forma
         report->resident_bytes, format_bytes(report->resident_bytes));
 }
 
-void inspect(const InspectOptions& options) {
+void inspect(const InspectOptions& flags) {
+  InspectOptions options = flags;
+  ModelOptions chosen;
+  chosen.model = flags.model;
+  options.model = model_or_shipped(chosen);
   // A checkpoint that is called like a preset is the checkpoint.
   std::error_code ec;
   const bool is_path = std::filesystem::exists(options.model, ec);
@@ -112,8 +117,10 @@ void inspect(const InspectOptions& options) {
 void add_inspect(CLI::App& app) {
   auto options = std::make_shared<InspectOptions>();
   CLI::App* command = app.add_subcommand("inspect", "Show what a model is: config, layers, sizes, cache, FLOPs");
-  command->add_option("model", options->model, "Checkpoint directory or file, or tiny, scout, maverick, behemoth")
-      ->required()
+  command
+      ->add_option(
+          "model", options->model,
+          "Checkpoint directory or file, or tiny, scout, maverick, behemoth; absent: the model that comes with Puna")
       ->type_name("MODEL");
   command->add_flag("--json", options->json, "Print JSON");
   command->add_flag("--load", options->load, "Load all weights too; print file bytes, resident bytes and times");

@@ -117,8 +117,8 @@ void run_train(const TrainFlags& flags) {
     if (interrupt.flag()) throw Exit{interrupt_status()};
     return;
   }
-  print_now(
-      fmt::format("Done: the model is in {0}/model. Next: puna chat --model {0}/model, puna plot {0}\n", recipe.out));
+  print_now(fmt::format("Done: the model is in {0}/model. Next: ./puna chat --model {0}/model, ./puna plot {0}\n",
+                        recipe.out));
 }
 
 struct ExportFlags {

@@ -227,6 +227,9 @@ void check_recipe(const Recipe& r, std::string_view where) {
     check_stage(stage, where, r.sources);
     if (!names.insert(stage.name).second) fail(where, "two stages are called '{}'", stage.name);
   }
+  if (!r.model.config.is_null() && !r.model.config.is_object())
+    fail(where,
+         "'model.config' is no table; write [model.config.text_config] and keys as in Hugging Face's config.json");
   if (r.model.from.empty() && !r.model.config.is_object())
     fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
   if (r.model.max_tiles < 0 || r.model.max_tiles > media::kMaxTiles)
