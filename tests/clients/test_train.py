@@ -81,6 +81,21 @@ def test_learning_goes_on_from_a_checkpoint(recipe, run, tmp_path):
     assert first["loss"] < before["loss"] - 1, (before, first)
 
 
+def test_tiles_of_a_picture_are_a_setting_that_the_model_keeps(recipe, tmp_path):
+    def most_tiles(run):
+        return json.loads((tmp_path / run / "model" / "preprocessor_config.json").read_text())["max_patches"]
+    text = recipe.read_text()
+    begin, end = text.index("[model]"), text.index("[optimizer]")
+    other = recipe.parent / "same_tiles.toml"
+    other.write_text(text[:begin] + f'[model]\nfrom = "{tmp_path}/few/model"\n' + text[end:])
+    few = ["stage.short.steps=5", "stage.long.steps=1", "stage.long.schedule.decay_steps=0", "stage.long.model={}"]
+    train(recipe, tmp_path / "few", *few, "model.max_tiles=3")
+    train(other, tmp_path / "more", *few)
+    assert most_tiles("few") == 3 and most_tiles("more") == 3
+    said = train(recipe, tmp_path / "bad", "model.max_tiles=257", status=1)
+    assert "'model.max_tiles' is 257; give 1 to 256" in said
+
+
 def test_a_tokenizer_of_another_model_is_refused(recipe, run, tmp_path):
     text = recipe.read_text()
     begin, end = text.index("[model]"), text.index("[optimizer]")
