@@ -15,6 +15,7 @@
 #include "io/directory.h"
 #include "io/file.h"
 #include "io/safetensors.h"
+#include "quant/files.h"
 #include "quant/matrix.h"
 #include "quant/plan.h"
 #include "quant/state.h"
@@ -57,14 +58,6 @@ const char* part_of(const arch::ParamRow& row) {
 DType dense_dtype(const checkpoint::ModelSource& source) {
   const DType dtype = source.config().dtype;
   return dtype == DType::F32 || dtype == DType::F16 ? dtype : DType::BF16;
-}
-
-void check_free_space(const fs::path& dir, int64_t needed) {
-  std::error_code ec;
-  const auto space = fs::space(dir, ec);
-  if (ec || static_cast<int64_t>(space.available) >= needed) return;
-  fail(dir.string(), "the model needs {} on disk, {} are free; make room or choose another directory",
-       format_bytes(needed), format_bytes(static_cast<int64_t>(space.available)));
 }
 
 class ModelQuantiser {
@@ -203,24 +196,6 @@ std::vector<TensorReport> reports_from(const Json& json, const fs::path& dir) {
   return reports;
 }
 
-void write_index(const fs::path& out, const Plan& plan) {
-  if (plan.num_shards() == 1) return;
-  Json index = {{"metadata", {{"total_size", plan.bytes}}}, {"weight_map", Json::object()}};
-  for (size_t s = 0; s < plan.num_shards(); ++s)
-    for (size_t i = plan.shard_begin[s]; i < plan.shard_begin[s + 1]; ++i)
-      for (const io::TensorSpec& spec : plan.tensors[i].stored) index["weight_map"][spec.name] = plan.shard_name(s);
-  io::write_file(out / "model.safetensors.index.json", index.dump(2) + "\n");
-}
-
-void write_config(const fs::path& out, const checkpoint::ModelSource& source, const Plan& plan) {
-  arch::Llama4Config config = source.config();
-  config.dtype = dense_dtype(source);
-  Json json = arch::config_to_hf(config);
-  if (Json quantization = quantization_config(config, plan); !quantization.is_null())
-    json["quantization_config"] = std::move(quantization);
-  io::write_file(out / "config.json", json.dump(2) + "\n");
-}
-
 }  // namespace
 
 double TensorReport::relative_error() const { return squared_norm > 0 ? std::sqrt(squared_error / squared_norm) : 0; }
@@ -301,7 +276,9 @@ QuantiseReport quantise_model(const fs::path& path, const checkpoint::ModelSourc
   checkpoint::copy_side_files(fs::is_directory(path, ec) ? path : path.parent_path(), out);
   write_index(out, plan);
   io::write_file(out / "quantization_report.json", report.json().dump(1) + "\n");
-  write_config(out, source, plan);
+  arch::Llama4Config config = source.config();
+  config.dtype = dense_dtype(source);
+  write_config(out, config, plan);
   state.remove();
   return report;
 }
