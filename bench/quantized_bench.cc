@@ -15,11 +15,15 @@
 
 #include "base/error.h"
 #include "base/parallel_for.h"
+#include "bench/machine.h"
 #include "kernels/quantized/matmul.h"
 
 namespace puna {
 namespace {
 
+using bench::read_bandwidth;
+using bench::seconds_of;
+using bench::Spread;
 using kernels::Isa;
 
 // Beyond any cache, so that a product of few rows reads memory: copies of the weight are used in turn.
@@ -34,39 +38,6 @@ Bytes allocate(int64_t bytes) {
   return Bytes(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kernels::kPackedAlignment})));
 }
 
-/// Wall time; with one thread its CPU time, so that other work on the machine does not count.
-double seconds_of(int64_t threads, const std::function<void()>& work) {
-  const auto now = [threads] {
-    timespec time = {};
-    ::clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
-    return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
-  };
-  const double start = now();
-  work();
-  return now() - start;
-}
-
-/// Bytes per second of plain sums over the buffer.
-double read_bandwidth(const std::byte* bytes, int64_t size, int64_t threads) {
-  const int64_t part = size / threads / 64;
-  std::vector<uint64_t> sums(threads * 8);
-  const double seconds = seconds_of(threads, [&] {
-    parallel_for(threads, threads, [&](int64_t t) {
-      uint64_t sum[32] = {}, words[32];
-      const std::byte* from = bytes + t * part * 64;
-      for (int64_t i = 0; i + 4 <= part; i += 4) {
-        __builtin_prefetch(from + i * 64 + 2048);
-        std::memcpy(words, from + i * 64, sizeof(words));
-        for (int j = 0; j < 32; ++j) sum[j] += words[j];
-      }
-      sums[t * 8] = std::accumulate(sum, sum + 32, uint64_t{0});
-    });
-  });
-  volatile uint64_t sink = sums[0];
-  (void)sink;
-  return static_cast<double>(part * 64 * threads) / seconds;
-}
-
 double dot_peak(Isa isa, int64_t threads) {
   std::vector<int64_t> operations(threads);
   const double seconds = seconds_of(threads, [&] {
@@ -74,14 +45,6 @@ double dot_peak(Isa isa, int64_t threads) {
   });
   return static_cast<double>(std::accumulate(operations.begin(), operations.end(), int64_t{0})) / seconds;
 }
-
-struct Spread {
-  double low, middle, high;
-  explicit Spread(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    low = values.front(), middle = values[values.size() / 2], high = values.back();
-  }
-};
 
 /// Copies of one random weight, packed.
 struct Weights {

@@ -8,7 +8,7 @@ Commands for work on Puna itself (docs/DEVELOPMENT.md says more):
   ./puna format [--fix]                          check the layout of all tracked C++ files, or mend it
   ./puna lint [--all | FILE.cc ...]              clang-tidy: the folders without LibTorch, all folders, or these files
   ./puna fuzz [SECONDS [NAME ...]]               run each fuzz target (or these) for SECONDS, 60 if not said
-  ./puna bench [NAME [arguments]]                build the benchmarks and list them, or run one
+  ./puna bench [NAME [arguments]]                build the benchmarks of single parts and list them, or run one
 CMake presets: release, tests, debug, asan, asan-torch, tsan, fuzz (cmake --list-presets).
 END
 }

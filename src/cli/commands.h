@@ -31,5 +31,6 @@ void add_golden(CLI::App& app);
 void add_train(CLI::App& app);
 void add_export(CLI::App& app);
 void add_quantize(CLI::App& app);
+void add_bench(CLI::App& app);
 
 }  // namespace puna::cli

@@ -151,6 +151,7 @@ void add_commands(CLI::App& app) {
   add_train(app);
   add_export(app);
   add_quantize(app);
+  add_bench(app);
 }
 
 int run(std::vector<std::string> arguments) {

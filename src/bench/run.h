@@ -1,0 +1,40 @@
+// Cases run in turn, round after round, with the machine's limits measured between them.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "bench/bounds.h"
+
+namespace puna::bench {
+
+struct RunOptions {
+  std::vector<Case> cases;
+  int64_t rounds = 5;
+  int64_t threads = 1;
+  uint64_t seed = 0;  // of the random tokens
+  const std::atomic<bool>* interrupt = nullptr;
+};
+
+struct CaseResult {
+  Case what;
+  Work work;
+  Spread tokens_per_second;
+  Spread fraction;    // of the bound that was measured in the same round
+  const char* bound;  // "bytes" or "operations", of the last round
+};
+
+struct RunResult {
+  Spread read_bandwidth;  // bytes/s
+  Spread int8_peak;       // operations/s
+  Spread bf16_products;   // operations/s of LibTorch's own products
+  bool integer = false;   // products are compared with the first peak, not with the second
+  std::vector<CaseResult> cases;
+};
+
+/// Tokens are random, so that routing is nearly uniform; keys and values of a depth are random too. One round that is
+/// not counted comes first.
+RunResult run_cases(const model::Model& model, at::ScalarType dtype, const RunOptions& options);
+
+}  // namespace puna::bench

@@ -1,0 +1,222 @@
+// puna bench: random models of real width, and how near a step comes to what the machine can do.
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "arch/layer_plan.h"
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/memory.h"
+#include "bench/machine.h"
+#include "bench/random_model.h"
+#include "bench/run.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "engine/threads.h"
+
+namespace puna::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kDiskBytes = int64_t{1} << 30;  // read for a measurement
+
+struct MakeFlags {
+  std::string preset = "scout", weights = "int4", out;
+  int64_t layers = 0;
+  uint64_t seed = 0;
+};
+
+struct RunFlags {
+  ModelOptions model;
+  std::vector<int64_t> prompts = {512}, depths = {0}, batches = {1};
+  int64_t rounds = 5;
+  uint64_t seed = 0;
+  bool json = false;
+};
+
+arch::Llama4Config config_of(const MakeFlags& flags) {
+  std::optional<arch::Llama4Config> config = arch::preset(flags.preset);
+  if (!config)
+    throw UsageError("--preset", fmt::format("is '{}'; there are tiny, scout, maverick, behemoth", flags.preset));
+  config->vision.reset();
+  arch::TextConfig& text = config->text;
+  if (flags.layers == 0) return *config;
+  if (flags.layers < 1 || flags.layers > text.num_hidden_layers)
+    throw UsageError("--layers", fmt::format("is {}; {} has {}", flags.layers, flags.preset, text.num_hidden_layers));
+  text.num_hidden_layers = flags.layers;
+  text.uses_rope.resize(static_cast<size_t>(flags.layers));
+  if (!text.chunked_layers.empty()) text.chunked_layers.resize(static_cast<size_t>(flags.layers));
+  std::erase_if(text.moe_layers, [&](int64_t layer) { return layer >= flags.layers; });
+  return *config;
+}
+
+/// A preset with the head in the same format: then all that a decoded token reads is quantised.
+quant::Rules rules_of(const std::string& weights) {
+  if (weights == "bf16") return {};
+  quant::Rules rules = quant::read_rules(weights);
+  if (!weights.ends_with(".toml")) rules.head = rules.attention;
+  return rules;
+}
+
+void run_make(const MakeFlags& flags) {
+  if (flags.out.empty()) throw UsageError("--out", "is missing; give the directory to write with --out DIR");
+  const InterruptGuard interrupt;
+  bench::write_random_model(flags.out, {.config = config_of(flags),
+                                        .rules = rules_of(flags.weights),
+                                        .seed = flags.seed,
+                                        .interrupt = &interrupt.flag()});
+  int64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(flags.out)) bytes += static_cast<int64_t>(entry.file_size());
+  print_now(
+      fmt::format("Wrote {} ({})\nNext: ./puna bench run --model {}\n", flags.out, format_bytes(bytes), flags.out));
+}
+
+std::vector<bench::Case> cases_of(const RunFlags& flags) {
+  std::vector<bench::Case> cases;
+  for (const int64_t length : flags.prompts)
+    if (length > 0) cases.push_back({bench::Case::Kind::kPrompt, length, 1});
+  for (const int64_t depth : flags.depths)
+    for (const int64_t batch : flags.batches)
+      if (batch > 0) cases.push_back({bench::Case::Kind::kDecode, depth, batch});
+  if (cases.empty()) throw UsageError("bench run", "has nothing to do; give --prompt or --batch");
+  return cases;
+}
+
+int64_t most_cached_tokens(const std::vector<bench::Case>& cases) {
+  int64_t most = 0;
+  for (const bench::Case& what : cases) most = std::max(most, (what.length + 8) * what.batch);
+  return most;
+}
+
+/// The largest file of the model, for the disk's rate.
+std::optional<double> disk_rate(const fs::path& model) {
+  if (!fs::is_directory(model)) return bench::disk_bandwidth(model, kDiskBytes);
+  fs::path largest;
+  uintmax_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(model))
+    if (entry.is_regular_file() && entry.file_size() > bytes) largest = entry.path(), bytes = entry.file_size();
+  return largest.empty() ? std::nullopt : std::optional(bench::disk_bandwidth(largest, kDiskBytes));
+}
+
+Json spread_json(const bench::Spread& spread) {
+  return {{"min", spread.low}, {"median", spread.middle}, {"max", spread.high}};
+}
+
+Json result_json(const bench::RunResult& result, const std::string& model, std::optional<double> disk, int threads) {
+  Json json = {{"model", model},
+               {"threads", threads},
+               {"read_bytes_per_second", spread_json(result.read_bandwidth)},
+               {"int8_operations_per_second", spread_json(result.int8_peak)},
+               {"bf16_operations_per_second", spread_json(result.bf16_products)},
+               {"disk_bytes_per_second", disk ? Json(*disk) : Json(nullptr)},
+               {"cases", Json::array()}};
+  for (const bench::CaseResult& one : result.cases)
+    json["cases"].push_back({{"name", one.what.name()},
+                             {"kind", one.what.kind == bench::Case::Kind::kPrompt ? "prompt" : "decode"},
+                             {"length", one.what.length},
+                             {"batch", one.what.batch},
+                             {"bytes", one.work.bytes},
+                             {"operations", one.work.operations},
+                             {"experts_hit", one.work.experts_hit},
+                             {"bound", one.bound},
+                             {"tokens_per_second", spread_json(one.tokens_per_second)},
+                             {"fraction_of_bound", spread_json(one.fraction)}});
+  return json;
+}
+
+std::string result_text(const bench::RunResult& result, std::optional<double> disk, int threads) {
+  const auto line = [](const char* what, const bench::Spread& s, double unit, const char* name) {
+    return fmt::format("{:<34} {:>9.1f} {:>9.1f} {:>9.1f}  {}\n", what, s.low / unit, s.middle / unit, s.high / unit,
+                       name);
+  };
+  std::string text = fmt::format("{:<34} {:>9} {:>9} {:>9}\n", fmt::format("this machine, {} threads", threads), "min",
+                                 "median", "max");
+  text += line("reading memory", result.read_bandwidth, 1e9, "GB/s");
+  text += line("INT8 dots", result.int8_peak, 1e9, "GOP/s");
+  text += line("BF16 products of LibTorch", result.bf16_products, 1e9, "GOP/s");
+  if (disk && *disk > 0)
+    text += fmt::format("{:<34} {:>9} {:>9.1f} {:>9}  GB/s\n", "reading the file, no page cache", "", *disk / 1e9, "");
+  text += fmt::format("\n{:<18} {:>9} {:>9} {:>9}  {:>8} {:>8}  {:<10} {:>17}\n", "tokens/s", "min", "median", "max",
+                      "GB", "GOP", "bound", "fraction of it");
+  for (const bench::CaseResult& one : result.cases)
+    text += fmt::format("{:<18} {:>9.2f} {:>9.2f} {:>9.2f}  {:>8.3g} {:>8.3g}  {:<10} {:.2f} ({:.2f} .. {:.2f})\n",
+                        one.what.name(), one.tokens_per_second.low, one.tokens_per_second.middle,
+                        one.tokens_per_second.high, one.work.bytes / 1e9, one.work.operations / 1e9, one.bound,
+                        one.fraction.middle, one.fraction.low, one.fraction.high);
+  return text +
+         fmt::format(
+             "\nGB: weights read once, of the experts those that uniform routing hits, keys and values. Its bound is "
+             "GB / "
+             "reading memory.\nGOP: 2 per weight and token, 4 per query, key and head width. Its bound is GOP / {}.\n",
+             result.integer ? "INT8 dots" : "BF16 products");
+}
+
+void run_run(const RunFlags& flags) {
+  const std::vector<bench::Case> cases = cases_of(flags);
+  const InterruptGuard interrupt;
+  const std::string model = model_or_shipped(flags.model);
+  ModelOptions options = flags.model;
+  options.model = model;
+  const engine::LoadedModel loaded = load(options, most_cached_tokens(cases), /*need_tokenizer=*/false);
+  const int threads = at::get_num_threads();
+  const bench::RunResult result = bench::run_cases(
+      *loaded.model, loaded.dtype,
+      {.cases = cases, .rounds = flags.rounds, .threads = threads, .seed = flags.seed, .interrupt = &interrupt.flag()});
+  const std::optional<double> disk = disk_rate(model);
+  if (flags.json) return print_now(result_json(result, model, disk, threads).dump(2) + "\n");
+  print_now(result_text(result, disk, threads));
+}
+
+void add_make(CLI::App& parent) {
+  auto flags = std::make_shared<MakeFlags>();
+  CLI::App* command = parent.add_subcommand("make", "Write a model of random weights and real width, for measuring");
+  command->add_option("--preset", flags->preset, "tiny, scout, maverick or behemoth; text alone")
+      ->capture_default_str();
+  command->add_option("--layers", flags->layers, "Only the first N; 0: all")->type_name("N");
+  command->add_option("--weights", flags->weights, "bf16, int4, int8, fp8, mixed (head alike), or a file of rules")
+      ->type_name("FORMAT|RULES.toml")
+      ->capture_default_str();
+  command->add_option("--out", flags->out, "Directory to write")->type_name("DIR");
+  command->add_option("--seed", flags->seed, "Of the weights")->capture_default_str();
+  command->footer("Example:\n  puna bench make --preset scout --layers 4 --weights int4 --out scout4");
+  command->callback([flags] { run_make(*flags); });
+}
+
+void add_run(CLI::App& parent) {
+  auto flags = std::make_shared<RunFlags>();
+  CLI::App* command = parent.add_subcommand("run", "Prompt and decode speed beside what the machine can do at most");
+  add_model_options(*command, flags->model);
+  const auto list = [&](const char* name, std::vector<int64_t>& values, const char* help) {
+    command->add_option(name, values, help)
+        ->delimiter(',')
+        ->check(CLI::Range(int64_t{0}, int64_t{1} << 24))
+        ->type_name("N,...")
+        ->capture_default_str();
+  };
+  list("--prompt", flags->prompts, "Prompt lengths; 0: none");
+  list("--depth", flags->depths, "Tokens that each sequence holds when one more is decoded");
+  list("--batch", flags->batches, "Sequences that are decoded together; 0: none");
+  command->add_option("--rounds", flags->rounds, "Measurements of each case")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  command->add_option("--seed", flags->seed, "Of the random tokens")->capture_default_str();
+  command->add_flag("--json", flags->json, "Print JSON");
+  command->footer(
+      "The limits of the machine are measured before each case, in turn. Tokens are random, so that routing is nearly "
+      "uniform.\n"
+      "Example:\n  puna bench run --model scout4 --prompt 512,2048 --batch 1,8,32 --depth 0,4096");
+  command->callback([flags] { run_run(*flags); });
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("bench", "Measure how near a model comes to what this machine can do");
+  command->require_subcommand(1);
+  add_make(*command);
+  add_run(*command);
+}
+
+}  // namespace puna::cli
