@@ -121,7 +121,7 @@ int64_t number(const char* text) {
   return value;
 }
 
-void bench(int argc, char** argv) {
+void run(int argc, char** argv) {
   const int64_t threads = number(argv[1]), rounds = number(argv[2]);
   kernels::WeightShape shape = {number(argv[3]), number(argv[4]), {}};
   shape.format.bits = static_cast<int>(number(argv[5]));
@@ -145,7 +145,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    puna::bench(argc, argv);
+    puna::run(argc, argv);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;
