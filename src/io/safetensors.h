@@ -37,10 +37,11 @@ struct TensorSpec {
 /// commit(). Throws Error on names that are duplicate, reserved or not UTF-8, and on a full disk.
 class SafetensorsWriter {
  public:
+  /// The first tensor begins at a multiple of `alignment` (of 8) bytes.
   SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> specs,
-                    const std::map<std::string, std::string>& metadata = {});
+                    const std::map<std::string, std::string>& metadata = {}, int64_t alignment = 8);
 
-  /// The bytes of the next tensor, in the order of `specs`.
+  /// The next bytes of the tensors in the order of `specs`; a tensor may come in parts, a call is of one tensor.
   void write(std::span<const std::byte> bytes);
   void commit();
 
@@ -49,6 +50,7 @@ class SafetensorsWriter {
   std::vector<TensorSpec> specs_;
   AtomicFile file_;
   size_t next_ = 0;
+  int64_t written_ = 0;  // of the next tensor
 };
 
 /// Writes the tensors, in the order given, whole or not at all (temporary file, fsync, rename).

@@ -23,7 +23,7 @@ std::string quoted(std::string_view text, std::string_view where) {
 
 // Built by hand: the entries keep the order given, which Json's sorted objects would not.
 std::string header_json(std::span<const TensorSpec> specs, const std::map<std::string, std::string>& metadata,
-                        std::string_view where) {
+                        int64_t alignment, std::string_view where) {
   std::string json = "{";
   if (!metadata.empty()) {
     json += "\"__metadata__\":{";
@@ -45,16 +45,18 @@ std::string header_json(std::span<const TensorSpec> specs, const std::map<std::s
     offset = *end;
   }
   json += "}";
-  json.resize((json.size() + 7) / 8 * 8, ' ');
+  constexpr size_t kSizeBytes = 8;  // before the header
+  const auto unit = static_cast<size_t>(alignment);
+  json.resize((kSizeBytes + json.size() + unit - 1) / unit * unit - kSizeBytes, ' ');
   return json;
 }
 
 }  // namespace
 
 SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vector<TensorSpec> specs,
-                                     const std::map<std::string, std::string>& metadata)
+                                     const std::map<std::string, std::string>& metadata, int64_t alignment)
     : where_(path.string()), specs_(std::move(specs)), file_(path) {
-  const std::string header = header_json(specs_, metadata, where_);
+  const std::string header = header_json(specs_, metadata, alignment, where_);
   const uint64_t size = header.size();
   file_.write(std::as_bytes(std::span(&size, 1)));
   file_.write(header);
@@ -62,15 +64,17 @@ SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path, std::vec
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {
   PUNA_CHECK(next_ < specs_.size(), "{} tensors were announced, one more is written", specs_.size());
-  const TensorSpec& spec = specs_[next_++];
+  const TensorSpec& spec = specs_[next_];
   const int64_t needed = bytes_of(spec, where_);
-  PUNA_CHECK(static_cast<int64_t>(bytes.size()) == needed, "tensor '{}' needs {} bytes, was given {}", spec.name,
-             needed, bytes.size());
+  written_ += static_cast<int64_t>(bytes.size());
+  PUNA_CHECK(written_ <= needed, "tensor '{}' needs {} bytes, was given {}", spec.name, needed, written_);
   file_.write(bytes);
+  if (written_ == needed) ++next_, written_ = 0;
 }
 
 void SafetensorsWriter::commit() {
-  PUNA_CHECK(next_ == specs_.size(), "{} tensors were announced, {} written", specs_.size(), next_);
+  PUNA_CHECK(next_ == specs_.size(), "{} tensors were announced, {} written and {} bytes of the next", specs_.size(),
+             next_, written_);
   file_.commit();
 }
 

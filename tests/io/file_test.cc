@@ -164,7 +164,21 @@ TEST(SafetensorsWriter, WrongCountsAreBugs) {
   const test::TemporaryDirectory dir;
   SafetensorsWriter writer(dir.path() / "f", {{"a", DType::U8, {2}}});
   EXPECT_THROW(writer.commit(), InternalError);
-  EXPECT_THROW(writer.write(as_bytes("x")), InternalError);
+  writer.write(as_bytes("x"));
+  EXPECT_THROW(writer.commit(), InternalError);
+  EXPECT_THROW(writer.write(as_bytes("yz")), InternalError);
+}
+
+TEST(SafetensorsWriter, TakesTensorsInPartsAndAlignsTheFirst) {
+  const test::TemporaryDirectory dir;
+  const fs::path path = dir.path() / "f.safetensors";
+  SafetensorsWriter writer(path, {{"a", DType::U8, {5}}, {"b", DType::U8, {2}}}, {}, 4096);
+  for (const char* part : {"01", "2", "34", "56"}) writer.write(as_bytes(part));
+  writer.commit();
+  EXPECT_EQ(fs::file_size(path), 4096 + 7);
+  const TensorFile file = open_safetensors(path);
+  EXPECT_TRUE(std::ranges::equal(file.find("a")->bytes, as_bytes("01234")));
+  EXPECT_TRUE(std::ranges::equal(file.find("b")->bytes, as_bytes("56")));
 }
 
 TEST(PathExists, TellsAbsentFromUnknowable) {
