@@ -53,4 +53,7 @@ int64_t attention_workspace_bytes(const AttentionProblem& problem);
 /// twice.
 void attention(const AttentionProblem& problem, Isa isa, std::byte* workspace, const ParallelFor& parallel_for);
 
+/// Operations (multiplications and additions) of the dot that attention uses for a type, without loads; for benchmarks.
+int64_t run_attention_dots(CacheType type, Isa isa, int64_t rounds);
+
 }  // namespace puna::kernels

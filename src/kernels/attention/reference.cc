@@ -12,24 +12,23 @@ namespace puna::kernels {
 namespace {
 
 template <CacheType kType>
-void attend(const AttentionProblem& p, const AttentionJob& job, int64_t row, int64_t head, int64_t position) {
+void attend(const AttentionProblem& p, const BlockTable& table, const ReferenceRow& r) {
   const CacheLayout layout = cache_layout(p.shape);
-  const int64_t K = p.shape.width, kv_head = head * p.shape.kv_heads / p.query_heads;
-  const int64_t first = first_visible(p, job, position);
+  const int64_t K = p.shape.width, kv_head = r.head * p.shape.kv_heads / p.query_heads;
   const auto tile_at = [&](std::byte* pool, int64_t at) {
-    const int64_t slot = at - job.table.first_position;
-    const int32_t block = job.table.blocks[slot / p.shape.block_size];
+    const int64_t slot = at - table.first_position;
+    const int32_t block = table.blocks[slot / p.shape.block_size];
     return TileOf<kType>{pool + tile_offset(p.shape, layout, block, kv_head, slot), K, layout.padded_width};
   };
   const auto query = [&](int64_t d) {
-    const int64_t at = row * p.query_stride + head * K + d;
+    const int64_t at = r.row * p.query_stride + r.head * K + d;
     return p.queries_bf16 ? bf16_to_float(static_cast<const uint16_t*>(p.queries)[at])
                           : static_cast<const float*>(p.queries)[at];
   };
   constexpr double kLargest = std::numeric_limits<float>::max();
   std::vector<double> shares;
   double largest = -kLargest, sum = 0;
-  for (int64_t at = first; at <= position; ++at) {
+  for (int64_t at = r.lowest; at <= r.position; ++at) {
     const TileOf<kType> keys = tile_at(p.pool.keys, at);
     double dot = 0;
     for (int64_t d = 0; d < K; ++d) dot += double{query(d)} * keys.value(true, at % kTilePositions, d);
@@ -39,10 +38,10 @@ void attend(const AttentionProblem& p, const AttentionJob& job, int64_t row, int
   for (double& share : shares) sum += share = std::exp(share - largest);
   for (int64_t d = 0; d < K; ++d) {
     double value = 0;
-    for (int64_t at = first; at <= position; ++at) {
-      value += shares[at - first] * tile_at(p.pool.values, at).value(false, at % kTilePositions, d);
+    for (int64_t at = r.lowest; at <= r.position; ++at) {
+      value += shares[at - r.lowest] * tile_at(p.pool.values, at).value(false, at % kTilePositions, d);
     }
-    const int64_t to = row * p.out_stride + head * K + d;
+    const int64_t to = r.row * p.out_stride + r.head * K + d;
     const auto result = static_cast<float>(value / sum);
     if (p.out_bf16) {
       static_cast<uint16_t*>(p.out)[to] = bf16_from_float(result);
@@ -54,9 +53,8 @@ void attend(const AttentionProblem& p, const AttentionJob& job, int64_t row, int
 
 }  // namespace
 
-void reference_attention(const AttentionProblem& p, const AttentionJob& job, int64_t row, int64_t head,
-                         int64_t position) {
-  with_cache_type(p.shape.type, [&]<CacheType kType>() { attend<kType>(p, job, row, head, position); });
+void reference_attention(const AttentionProblem& p, const BlockTable& table, const ReferenceRow& row) {
+  with_cache_type(p.shape.type, [&]<CacheType kType>() { attend<kType>(p, table, row); });
 }
 
 }  // namespace puna::kernels
