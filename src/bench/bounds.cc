@@ -12,7 +12,9 @@ namespace puna::bench {
 
 namespace {
 
-int64_t bytes_of(const ops::Weight& weight) { return static_cast<int64_t>(weight.dense.nbytes()); }
+int64_t bytes_of(const ops::Weight& weight) {
+  return weight.packed ? weight.packed->num_bytes() : static_cast<int64_t>(weight.dense.nbytes());
+}
 
 }  // namespace
 
@@ -36,6 +38,7 @@ ModelWork work_of(const model::Model& model, int64_t cache_element_bytes) {
       case arch::ParamKind::kProjector:
         break;  // a few rows, or no text
       case arch::ParamKind::kRoutedExperts:
+        work.integer = weight.packed != nullptr;
         work.expert_bytes += bytes / experts;  // gate and up, and down, of all layers
         work.expert_parameters += parameters / experts;
         break;

@@ -6,13 +6,30 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "arch/config.h"
 #include "arch/parameters.h"
+#include "kernels/quantized/matmul.h"
 
 namespace puna::checkpoint {
+
+/// A row that is stored as integers with scales: matrices [n outputs, k inputs], one for a linear, one per expert for
+/// routed experts (gate's outputs before up's).
+struct IntegerRow {
+  kernels::WeightShape shape;  // of each
+  int64_t num_matrices;
+};
+
+/// Outputs of such a matrix: q [rows, k]; scales [rows, groups]; zeros [rows, groups], where the format has them.
+/// `groups` is as pack_weights() takes it.
+struct IntegerBlock {
+  int8_t* q;
+  float* scales;
+  int8_t* zeros;
+};
 
 /// A checkpoint opened for reading. Opening maps files and checks names, shapes and sizes of everything at once; tensor
 /// bytes are touched only by load(). Missing, extra and mis-shaped tensors are listed together in one Error.
@@ -33,6 +50,14 @@ class ModelSource {
   /// the wanted ones; such a tensor keeps the mapping alive. Writing to it leaves the file as it is, but is seen by
   /// every other tensor loaded from the same row.
   virtual at::Tensor load(const arch::ParamRow& row, at::ScalarType dtype) const = 0;
+
+  /// Whether the row's files hold it as fewer bits than a float's: integers, FP8 or GGUF blocks.
+  virtual bool is_quantised(const arch::ParamRow&) const { return false; }
+  /// How the row is stored, when that is as integers in groups that the kernels multiply; nullopt otherwise.
+  virtual std::optional<IntegerRow> integers(const arch::ParamRow&) const { return std::nullopt; }
+  /// Outputs begin to end of a matrix of such a row. Throws Error for scales that no quantiser writes.
+  virtual void read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
+                             const IntegerBlock& out) const;
 
  protected:
   arch::Llama4Config config_;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <type_traits>
 #include <vector>
@@ -118,6 +119,8 @@ class BlockMatrix final : public StoredMatrix {
               std::shared_ptr<const void> owner)
       : StoredMatrix(rows, cols, std::move(owner)), stored_(stored), bytes_(bytes) {}
 
+  bool is_quantised() const override { return true; }
+
   void read(int64_t begin, int64_t end, ScalarType dtype, void* out) const override {
     const int64_t row_bytes = *dtype_bytes(stored_, cols());
     decode_rows(begin, end, cols(), dtype, out, [&](int64_t r, float* row) {
@@ -155,7 +158,54 @@ class QuantisedMatrix final : public StoredMatrix {
     });
   }
 
+  bool is_quantised() const override { return true; }
+
+  std::optional<kernels::WeightFormat> integer_format() const override {
+    if (q_.coding == Coding::kFp8E4M3) return std::nullopt;
+    const bool whole = q_.block_cols >= cols();
+    const int64_t width = whole ? cols() : q_.block_cols;
+    const int64_t group = width % 128 == 0 ? 128 : 32;
+    if (!whole && width % group != 0) return std::nullopt;
+    return kernels::WeightFormat{.bits = q_.coding == Coding::kPacked4 ? 4 : 8,
+                                 .group = group,
+                                 .channel_scales = whole,
+                                 .zeros = !q_.zero_points.empty()};
+  }
+
+  void read_integers(int64_t begin, int64_t end, const IntegerBlock& out, std::string_view name) const override {
+    const auto format = integer_format();
+    PUNA_CHECK(format, "'{}' is not stored as integers", name);
+    const int64_t group = format->channel_scales ? cols() : format->group, groups = num_blocks(cols(), group);
+    const int64_t stored_groups = num_blocks(cols(), q_.block_cols);
+    for (int64_t r = begin; r < end; ++r) {
+      int8_t* q = out.q + (r - begin) * cols();
+      decode_integers(q_.values.data() + r * q_.row_bytes, q);
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t block_row = r / q_.block_rows, block = g * group / q_.block_cols;
+        const float scale = scale_at(q_, block_row * stored_groups + block);
+        const int zero = static_cast<int>(zero_at(block_row, block, stored_groups));
+        const int64_t first = g * group, last = std::min(cols(), first + group);
+        const bool all_zero = std::all_of(q + first, q + last, [=](int8_t value) { return value == zero; });
+        if (!std::isfinite(scale) || (scale == 0 && !all_zero))
+          fail(name, "the scale of output {}, input {} is {}; is the file damaged, or not downloaded completely?", r,
+               first, scale);
+        out.scales[(r - begin) * groups + g] = scale;
+        if (out.zeros) out.zeros[(r - begin) * groups + g] = static_cast<int8_t>(zero);
+      }
+    }
+  }
+
  private:
+  void decode_integers(const std::byte* from, int8_t* q) const {
+    if (q_.coding == Coding::kPacked4) {
+      kernels::unpack_int4(from, 1, cols(), q);
+      return;
+    }
+    const int offset = q_.coding == Coding::kPacked8 ? 128 : 0;
+    const auto* u8 = reinterpret_cast<const uint8_t*>(from);
+    for (int64_t c = 0; c < cols(); ++c) q[c] = static_cast<int8_t>(u8[c] - offset);
+  }
+
   void decode_values(const std::byte* from, float* row) const {
     const auto* u8 = reinterpret_cast<const uint8_t*>(from);
     const int64_t n = cols();
@@ -230,6 +280,10 @@ StoredMatrix::StoredMatrix(int64_t rows, int64_t cols, std::shared_ptr<const voi
     : rows_(rows), cols_(cols), owner_(std::move(owner)) {}
 
 const void* StoredMatrix::bytes_as(ScalarType) const { return nullptr; }
+
+void StoredMatrix::read_integers(int64_t, int64_t, const IntegerBlock&, std::string_view name) const {
+  PUNA_CHECK(false, "'{}' is not stored as integers", name);
+}
 
 bool is_loadable(ScalarType dtype) {
   return dtype == ScalarType::Double || dtype == ScalarType::Float || dtype == ScalarType::Half ||

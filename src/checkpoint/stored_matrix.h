@@ -6,8 +6,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string_view>
 
+#include "checkpoint/model_source.h"
 #include "io/tensor_file.h"
 
 namespace puna::checkpoint {
@@ -25,6 +28,14 @@ class StoredMatrix {
 
   /// The stored bytes when they already are `dtype`, row-major and aligned; nullptr otherwise.
   virtual const void* bytes_as(c10::ScalarType dtype) const;
+
+  /// Whether values are decoded from fewer bits than a float's.
+  virtual bool is_quantised() const { return false; }
+  /// What the kernels would take the values as, when they are integers that share scales along the rows; else nullopt.
+  virtual std::optional<kernels::WeightFormat> integer_format() const { return std::nullopt; }
+  /// Rows [begin, end) of such a matrix. Throws Error, with `name`, for a scale that is not finite, or that is zero for
+  /// integers that are not.
+  virtual void read_integers(int64_t begin, int64_t end, const IntegerBlock& out, std::string_view name) const;
 
   const std::shared_ptr<const void>& owner() const { return owner_; }
 

@@ -37,6 +37,25 @@ at::Tensor StoredModel::load(const arch::ParamRow& row, at::ScalarType dtype) co
   return load_stored_row(stored(row), row.shape, dtype);
 }
 
+bool StoredModel::is_quantised(const arch::ParamRow& row) const { return checkpoint::is_quantised(stored(row)); }
+
+std::optional<IntegerRow> StoredModel::integers(const arch::ParamRow& row) const {
+  return integers_of(stored(row), row.shape);
+}
+
+void StoredModel::read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
+                                const IntegerBlock& out) const {
+  const auto integers = this->integers(row);
+  PUNA_CHECK(integers && 0 <= matrix && matrix < integers->num_matrices && 0 <= begin && begin <= end &&
+                 end <= integers->shape.n,
+             "'{}': outputs {} to {} of matrix {}", row.name, begin, end, matrix);
+  read_stored_integers(stored(row), *integers, matrix, begin, end, out, row.name);
+}
+
+void ModelSource::read_integers(const arch::ParamRow& row, int64_t, int64_t, int64_t, const IntegerBlock&) const {
+  PUNA_CHECK(false, "'{}' is not stored as integers", row.name);
+}
+
 LoadedBytes loaded_bytes(const ModelSource& model, at::ScalarType dtype) {
   LoadedBytes total;
   for (const auto& row : model.rows()) {

@@ -20,6 +20,10 @@ class StoredModel final : public ModelSource {
   int64_t stored_bytes() const override { return stored_bytes_; }
   bool is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) const override;
   at::Tensor load(const arch::ParamRow& row, at::ScalarType dtype) const override;
+  bool is_quantised(const arch::ParamRow& row) const override;
+  std::optional<IntegerRow> integers(const arch::ParamRow& row) const override;
+  void read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
+                     const IntegerBlock& out) const override;
 
  private:
   const StoredRow& stored(const arch::ParamRow& row) const;

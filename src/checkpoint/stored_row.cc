@@ -80,6 +80,39 @@ const void* mapped_bytes(const StoredRow& row, c10::ScalarType dtype) {
   return row.pieces[0].matrix->bytes_as(dtype);
 }
 
+bool is_quantised(const StoredRow& row) {
+  return std::ranges::any_of(row.pieces, [](const Piece& piece) { return piece.matrix->is_quantised(); });
+}
+
+std::optional<IntegerRow> integers_of(const StoredRow& row, at::IntArrayRef shape) {
+  const bool routed = shape.size() == 3;  // [E, in, out], a linear [out, in]
+  if ((!routed && shape.size() != 2) || row.pieces.empty()) return std::nullopt;
+  const auto format = row.pieces[0].matrix->integer_format();
+  if (!format) return std::nullopt;
+  const int64_t in = shape[1], out = routed ? shape[2] : shape[0];
+  for (const Piece& piece : row.pieces) {
+    const bool by_outputs =
+        routed ? piece.row_stride == 1 && piece.col_stride == out : piece.row_stride == in && piece.col_stride == 1;
+    if (!by_outputs || piece.matrix->cols() != in || piece.matrix->integer_format() != format) return std::nullopt;
+  }
+  return IntegerRow{{out, in, *format}, routed ? shape[0] : 1};
+}
+
+void read_stored_integers(const StoredRow& row, const IntegerRow& integers, int64_t matrix, int64_t begin, int64_t end,
+                          const IntegerBlock& out, std::string_view name) {
+  const auto& [n, k, format] = integers.shape;
+  const int64_t groups = format.channel_scales ? 1 : num_blocks(k, format.group);
+  for (const Piece& piece : row.pieces) {
+    // Of a piece its first output: a step along the outputs is row_stride elements.
+    const int64_t first = piece.offset % (n * k) / piece.row_stride, of_piece = piece.matrix->rows();
+    if (piece.offset / (n * k) != matrix || first >= end || first + of_piece <= begin) continue;
+    const int64_t from = std::max(begin, first), to = std::min(end, first + of_piece), skipped = from - begin;
+    piece.matrix->read_integers(
+        from - first, to - first,
+        {out.q + skipped * k, out.scales + skipped * groups, out.zeros ? out.zeros + skipped * groups : nullptr}, name);
+  }
+}
+
 at::Tensor load_stored_row(const StoredRow& row, at::IntArrayRef shape, c10::ScalarType dtype) {
   if (const void* bytes = mapped_bytes(row, dtype)) {
     // Writing through it is safe: the mapping is private, and every page copied when it is written to.

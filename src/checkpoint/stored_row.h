@@ -4,6 +4,8 @@
 #include <ATen/ATen.h>
 
 #include <memory>
+#include <optional>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/stored_matrix.h"
@@ -25,6 +27,14 @@ struct StoredRow {
 
 /// The stored bytes themselves when they are the row as `dtype`; nullptr when the row must be converted.
 const void* mapped_bytes(const StoredRow& row, c10::ScalarType dtype);
+
+bool is_quantised(const StoredRow& row);
+
+/// The row of `shape` as ModelSource::integers() and read_integers() give it: each of its matrices covered by pieces
+/// of one format that hold all inputs.
+std::optional<IntegerRow> integers_of(const StoredRow& row, at::IntArrayRef shape);
+void read_stored_integers(const StoredRow& row, const IntegerRow& integers, int64_t matrix, int64_t begin, int64_t end,
+                          const IntegerBlock& out, std::string_view name);
 
 /// The row as a tensor of `shape`: over the mapping when mapped_bytes() allows, else converted block by block, so that
 /// the memory needed stays near the row's own size.

@@ -173,7 +173,9 @@ void add_golden(CLI::App& app) {
   auto flags = std::make_shared<GoldenFlags>();
   CLI::App* command =
       app.add_subcommand("golden", "Write logits, traces, pixels or gradients of given token ids, to compare");
-  add_model_options(*command, flags->model, "fp32");
+  flags->model.dtype = "fp32";
+  flags->model.weights = "dense";
+  add_model_options(*command, flags->model);
   command->add_option("--ids", flags->ids, "safetensors file with token ids")->type_name("FILE");
   command
       ->add_option("--key", flags->key,

@@ -92,7 +92,7 @@ void golden_vision_trace(const engine::LoadedModel& loaded, const at::Tensor& pi
 
 void golden_gradients(const engine::LoadedModel& loaded, const at::Tensor& ids, const at::Tensor& labels,
                       const at::Tensor& pixels, GoldenOutput& out) {
-  for (auto& [name, weight] : loaded.model->weights()) weight.dense.requires_grad_(true);
+  for (auto& [name, weight] : loaded.model->weights()) ops::dense_of(weight).requires_grad_(true);
   const int64_t num_sequences = ids.size(0), length = ids.size(1);
   model::Batch batch;
   batch.tokens = ids.reshape({-1}).to(loaded.device);
@@ -117,7 +117,7 @@ void merge_adapters(model::Model& model) {
   for (auto& [name, weight] : model.weights()) {
     for (const ops::LowRank& low : weight.adapters) {
       const at::Tensor product = at::matmul(low.b, low.a) * low.scale;  // [out, in], experts [E, out, in]
-      weight.dense = weight.dense + (product.dim() == 3 ? product.transpose(1, 2) : product);
+      weight.dense = ops::dense_of(weight) + (product.dim() == 3 ? product.transpose(1, 2) : product);
     }
     weight.adapters.clear();
   }

@@ -54,18 +54,52 @@ std::unique_ptr<checkpoint::ModelSource> open_model(const std::string& name) {
   return checkpoint::open_model(name);
 }
 
+/// How a checkpoint's weights are stored, and what they become in memory.
+struct Storage {
+  std::string format, dtype;
+  model::WeightBytes weights;
+};
+
+model::LoadOptions options_of(const checkpoint::ModelSource& source) {
+  return {.dtype = checkpoint::default_compute_type(source.config().dtype)};
+}
+
+Storage storage_of(const checkpoint::ModelSource& source) {
+  const model::LoadOptions options = options_of(source);
+  return {source.format(), std::string(dtype_name(checkpoint::dtype_of(options.dtype).value())),
+          model::weight_bytes(source, options)};
+}
+
+void print_storage(const Storage& storage) {
+  const model::WeightBytes& weights = storage.weights;
+  fmt::print("\nstored as {}\n", storage.format);
+  if (weights.num_packed == 0 && weights.num_dequantised == 0) return;
+  fmt::print("in memory: {} of {} weights as the integers that are stored", format_bytes(weights.packed),
+             weights.num_packed);
+  if (weights.num_dequantised > 0)
+    fmt::print(", {} of {} weights dequantised to {} (no kernel multiplies their format)",
+               format_bytes(weights.dequantised), weights.num_dequantised, storage.dtype);
+  fmt::print(", {} in {}\n", format_bytes(weights.dense), storage.dtype);
+}
+
 LoadReport load_weights(const checkpoint::ModelSource& source, double open_ms) {
   const auto start = std::chrono::steady_clock::now();
-  const auto model = model::Model::load(source, {.dtype = checkpoint::default_compute_type(source.config().dtype)});
-  for (const auto& [name, weight] : model->weights()) touch_pages(weight.dense);
+  const auto model = model::Model::load(source, options_of(source));
+  for (const auto& [name, weight] : model->weights())
+    if (!weight.packed) touch_pages(weight.dense);
   return {.open_ms = open_ms,
           .load_ms = milliseconds_since(start),
           .stored_bytes = source.stored_bytes(),
           .resident_bytes = resident_memory_bytes()};
 }
 
-void print_json(OrderedJson json, const std::optional<std::string>& format, const std::optional<LoadReport>& report) {
-  if (format) json["format"] = *format;
+void print_json(OrderedJson json, const std::optional<Storage>& storage, const std::optional<LoadReport>& report) {
+  if (storage) {
+    json["format"] = storage->format;
+    json["memory"] = {{"packed_bytes", storage->weights.packed},
+                      {"dequantised_bytes", storage->weights.dequantised},
+                      {"dense_bytes", storage->weights.dense}};
+  }
   if (report)
     json["load"] = {{"open_ms", report->open_ms},
                     {"load_ms", report->load_ms},
@@ -74,10 +108,10 @@ void print_json(OrderedJson json, const std::optional<std::string>& format, cons
   fmt::print("{}\n", json.dump(2, ' ', false, OrderedJson::error_handler_t::replace));
 }
 
-void print_text(const std::string& text, const std::optional<std::string>& format,
+void print_text(const std::string& text, const std::optional<Storage>& storage,
                 const std::optional<LoadReport>& report) {
   fmt::print("{}", text);
-  if (format) fmt::print("\nstored as {}\n", *format);
+  if (storage) print_storage(*storage);
   if (report)
     fmt::print(
         "opened in {:.0f} ms, all weights loaded and touched in {:.0f} ms\nfile bytes {} ({}), resident {} ({})\n",
@@ -94,7 +128,7 @@ void inspect(const InspectOptions& flags) {
   std::error_code ec;
   const bool is_path = std::filesystem::exists(options.model, ec);
   std::optional<arch::Llama4Config> config = is_path ? std::nullopt : arch::preset(options.model);
-  std::optional<std::string> format;
+  std::optional<Storage> storage;
   std::optional<LoadReport> report;
   if (config) {
     if (options.load) throw UsageError("inspect", "--load needs a checkpoint; a preset has no weights");
@@ -103,13 +137,13 @@ void inspect(const InspectOptions& flags) {
     const auto source = open_model(options.model);
     const double open_ms = milliseconds_since(start);
     config = source->config();
-    format = source->format();
+    storage = storage_of(*source);
     if (options.load) report = load_weights(*source, open_ms);
   }
   if (options.json)
-    print_json(arch::describe_json(*config, options.model), format, report);
+    print_json(arch::describe_json(*config, options.model), storage, report);
   else
-    print_text(arch::describe_text(*config, options.model), format, report);
+    print_text(arch::describe_text(*config, options.model), storage, report);
 }
 
 }  // namespace

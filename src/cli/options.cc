@@ -29,8 +29,7 @@ at::Device parse_device(const std::string& name) {
 
 }  // namespace
 
-void add_model_options(CLI::App& command, ModelOptions& options, const std::string& default_dtype) {
-  options.dtype = default_dtype;
+void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--model,--ckpt", options.model, "Model: a directory, .gguf, .safetensors or .pth file")
       ->type_name("PATH");
   command.add_option("--tokenizer", options.tokenizer, "Tokenizer file or directory, when not beside the model")
@@ -41,6 +40,12 @@ void add_model_options(CLI::App& command, ModelOptions& options, const std::stri
   command.add_option("--dtype", options.dtype, "Compute in fp32 or bf16; auto: as stored")
       ->check(CLI::IsMember({"auto", "fp32", "bf16"}))
       ->type_name("TYPE")
+      ->capture_default_str();
+  command
+      .add_option("--weights", options.weights,
+                  "stored: INT4 and INT8 weights stay so, rows are rounded to INT8; dense: all are dequantised")
+      ->check(CLI::IsMember({"stored", "dense"}))
+      ->type_name("FORM")
       ->capture_default_str();
   command.add_option("--device", options.device, "cpu, cuda or cuda:N")->type_name("DEVICE")->capture_default_str();
   command.add_option("--threads", options.threads, "CPU threads; 0: all physical cores")
@@ -81,6 +86,7 @@ engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bo
   if (!options.tokenizer.empty()) load.tokenizer = options.tokenizer;
   load.adapters.assign(options.adapters.begin(), options.adapters.end());
   load.dtype = parse_dtype(options.dtype);
+  load.weights = options.weights == "dense" ? model::WeightForm::kDense : model::WeightForm::kStored;
   load.device = parse_device(options.device);
   load.context_tokens = context_tokens;
   load.check_memory = !options.no_memory_check;

@@ -16,14 +16,15 @@ class App;
 namespace puna::cli {
 
 struct ModelOptions {
-  std::string model, tokenizer, dtype = "auto", device = "cpu";
+  std::string model, tokenizer, dtype = "auto", weights = "stored", device = "cpu";
   std::vector<std::string> adapters;
   int threads = 0;
   bool no_memory_check = false;
 };
 
-/// --model, --tokenizer, --adapter, --dtype, --device, --threads, --no-memory-check.
-void add_model_options(CLI::App& command, ModelOptions& options, const std::string& default_dtype = "auto");
+/// --model, --tokenizer, --adapter, --dtype, --weights, --device, --threads, --no-memory-check. What `options` holds
+/// are the defaults.
+void add_model_options(CLI::App& command, ModelOptions& options);
 
 /// The model that comes with Puna: what PUNA_DEMO_MODEL says, else models/puna-demo beside the program or in its source
 /// tree. nullopt when it is not there.

@@ -74,6 +74,13 @@ double number_or(const Json& json, const char* key, double otherwise, std::strin
 
 DType stored_type(at::ScalarType dtype) { return checkpoint::dtype_of(dtype).value(); }
 
+// "BF16", or "stored and BF16" where integers stay as they are.
+std::string held_as(const checkpoint::ModelSource& source, const model::LoadOptions& load) {
+  const model::WeightBytes bytes = model::weight_bytes(source, load);
+  const std::string dense(dtype_name(stored_type(load.dtype)));
+  return bytes.packed == 0 ? dense : "stored and " + dense;
+}
+
 // The largest context whose cache fits in `bytes`, by bisection: the cache grows with the tokens.
 int64_t context_that_fits(const arch::TextConfig& config, at::ScalarType dtype, int64_t bytes, int64_t at_most) {
   int64_t low = 0, high = at_most;
@@ -107,10 +114,10 @@ SamplingParams sampling_defaults(const Json& json, std::string_view where) {
   return params;
 }
 
-MemoryNeed memory_need(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens) {
+MemoryNeed memory_need(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens) {
   MemoryNeed need;
-  need.weights_bytes = arch::count_parameters(source.config()).total * static_cast<int64_t>(c10::elementSize(dtype));
-  need.cache_bytes = arch::kv_cache_bytes(source.config().text, context_tokens, stored_type(dtype));
+  need.weights_bytes = model::weight_bytes(source, load).total();
+  need.cache_bytes = arch::kv_cache_bytes(source.config().text, context_tokens, stored_type(load.dtype));
   const arch::TextConfig& text = source.config().text;
   const int64_t piece = std::min<int64_t>(context_tokens, 2048);
   const int64_t widest = std::max({text.intermediate_size, text.intermediate_size_mlp, text.hidden_size});
@@ -118,16 +125,21 @@ MemoryNeed memory_need(const checkpoint::ModelSource& source, at::ScalarType dty
   return need;
 }
 
-void check_memory(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens,
+void check_memory(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens,
                   int64_t available_bytes, std::string_view where) {
-  const MemoryNeed need = memory_need(source, dtype, context_tokens);
+  const MemoryNeed need = memory_need(source, load, context_tokens);
   if (need.total() <= available_bytes) return;
   std::vector<std::string> remedies;
   const int64_t fixed = need.weights_bytes + need.activation_bytes;
-  const int64_t context = context_that_fits(source.config().text, dtype, available_bytes - fixed, context_tokens);
+  const int64_t context = context_that_fits(source.config().text, load.dtype, available_bytes - fixed, context_tokens);
   if (context >= 256) remedies.push_back(fmt::format("a context of at most {} tokens", context));
-  if (dtype == at::kFloat) {
-    const int64_t halved = memory_need(source, at::kBFloat16, context_tokens).total();
+  const auto total_with = [&](model::LoadOptions other) { return memory_need(source, other, context_tokens).total(); };
+  const model::LoadOptions stored = {load.dtype, load.device, model::WeightForm::kStored};
+  if (const int64_t kept = total_with(stored); kept < need.total())
+    remedies.push_back(
+        fmt::format("--weights stored (needs {}{})", format_bytes(kept), kept <= available_bytes ? ", fits" : ""));
+  if (load.dtype == at::kFloat) {
+    const int64_t halved = total_with({at::kBFloat16, load.device, load.weights});
     remedies.push_back(
         fmt::format("--dtype bf16 (needs {}{})", format_bytes(halved), halved <= available_bytes ? ", fits" : ""));
   }
@@ -135,7 +147,7 @@ void check_memory(const checkpoint::ModelSource& source, at::ScalarType dtype, i
   fail(where,
        "needs {} of memory (weights {} as {}, cache {} for {} tokens, work space {}) and {} are available; what would "
        "make it fit: {}; --no-memory-check tries anyway",
-       format_bytes(need.total()), format_bytes(need.weights_bytes), dtype_name(stored_type(dtype)),
+       format_bytes(need.total()), format_bytes(need.weights_bytes), held_as(source, load),
        format_bytes(need.cache_bytes), context_tokens, format_bytes(need.activation_bytes),
        format_bytes(available_bytes), fmt::join(remedies, ", or "));
 }
@@ -159,12 +171,13 @@ LoadedModel load_model(const LoadOptions& options) {
   if (loaded.has_vision())
     loaded.image_processor =
         media::image_processor_config(directory_of(options.model), loaded.config().vision->image_size);
+  const model::LoadOptions load = {loaded.dtype, loaded.device, options.weights};
   if (options.check_memory && options.device.is_cpu()) {
     const int64_t longest = loaded.config().text.max_position_embeddings;
     const int64_t context = longest > 0 ? std::min(options.context_tokens, longest) : options.context_tokens;
-    check_memory(*loaded.source, loaded.dtype, std::max<int64_t>(context, 1), available_memory_bytes(), loaded.name);
+    check_memory(*loaded.source, load, std::max<int64_t>(context, 1), available_memory_bytes(), loaded.name);
   }
-  loaded.model = model::Model::load(*loaded.source, {loaded.dtype, loaded.device});
+  loaded.model = model::Model::load(*loaded.source, load);
   for (const fs::path& dir : options.adapters)
     loaded.model->add_adapter(checkpoint::open_adapter(dir, loaded.config()));
   return loaded;

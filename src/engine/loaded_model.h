@@ -23,6 +23,7 @@ struct LoadOptions {
   std::vector<std::filesystem::path> adapters;
   std::optional<at::ScalarType> dtype;  // absent: FP32 for stored FP32, else BF16
   at::Device device = at::kCPU;
+  model::WeightForm weights = model::WeightForm::kStored;
   int64_t context_tokens = 8192;  // whose cache must fit too
   bool check_memory = true;
   bool need_tokenizer = true;  // false: a missing tokenizer is no error (token ids in, logits out)
@@ -57,10 +58,10 @@ struct MemoryNeed {
   int64_t activation_bytes;  // of one prefill piece, roughly
   int64_t total() const { return weights_bytes + cache_bytes + activation_bytes; }
 };
-MemoryNeed memory_need(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens);
+MemoryNeed memory_need(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens);
 
 /// Throws Error unless the need fits in `available_bytes`: what it needs, what is there, what would make it fit.
-void check_memory(const checkpoint::ModelSource& source, at::ScalarType dtype, int64_t context_tokens,
+void check_memory(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens,
                   int64_t available_bytes, std::string_view where);
 
 }  // namespace puna::engine

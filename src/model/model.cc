@@ -6,7 +6,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
+#include "base/memory.h"
 #include "base/progress.h"
+#include "model/load_weights.h"
 #include "model/parts.h"
 #include "model/text_model.h"
 #include "model/vision_model.h"
@@ -60,11 +63,12 @@ std::unique_ptr<Model> Model::load(const checkpoint::ModelSource& source, const 
   impl->options = options;
   Progress progress("loading", static_cast<int64_t>(source.rows().size()));
   for (const arch::ParamRow& row : source.rows()) {
-    at::Tensor dense = source.load(row, options.dtype).to(options.device);
-    PUNA_CHECK(dense.sizes() == at::IntArrayRef(row.shape), "'{}' was loaded in another shape", row.name);
-    impl->weights[row.name] = {row.name, std::move(dense), {}};
+    impl->weights[row.name] = load_weight(source, row, options);
     progress.add(1);
   }
+  if (const WeightBytes bytes = weight_bytes(source, options); bytes.num_dequantised > 0)
+    spdlog::info("{} weights are dequantised: {} stored, {} here", bytes.num_dequantised, source.format(),
+                 format_bytes(bytes.dequantised));
   impl->text.emplace(impl->config, impl->weights);
   if (impl->config.vision) impl->vision.emplace(*impl->config.vision, impl->weights, options.device);
   return std::unique_ptr<Model>(new Model(std::move(impl)));

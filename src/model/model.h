@@ -20,10 +20,25 @@ namespace puna::model {
 /// Records internals under the names of SPEC section 10 ("embeds", "layers.0.q", ...). Optional in every forward.
 using Trace = std::map<std::string, at::Tensor>;
 
+/// What becomes of weights that are stored as integers: kept as such and multiplied by rows quantised to INT8, or
+/// dequantised. Other quantised formats, and all on a GPU, are dequantised either way.
+enum class WeightForm { kStored, kDense };
+
 struct LoadOptions {
-  at::ScalarType dtype = at::kBFloat16;
+  at::ScalarType dtype = at::kBFloat16;  // of the arithmetic, and of dense weights
   at::Device device = at::kCPU;
+  WeightForm weights = WeightForm::kStored;
 };
+
+/// Bytes of a model's weights in memory, by how they are held.
+struct WeightBytes {
+  int64_t packed = 0;                           // as the integers that are stored
+  int64_t dequantised = 0;                      // stored as fewer bits, dense here
+  int64_t dense = 0;                            // the rest
+  int64_t num_packed = 0, num_dequantised = 0;  // rows of the table
+  int64_t total() const { return packed + dequantised + dense; }
+};
+WeightBytes weight_bytes(const checkpoint::ModelSource& source, const LoadOptions& options);
 
 class Model {
  public:

@@ -4,11 +4,11 @@
 #include "model/recompute.h"
 #include "model/routing_statistics.h"
 #include "ops/attention.h"
+#include "ops/experts.h"
 #include "ops/fused.h"
 #include "ops/linear.h"
 #include "ops/moe.h"
 #include "ops/norm.h"
-#include "ops/rope.h"
 
 namespace puna::model {
 namespace {
@@ -154,22 +154,23 @@ at::Tensor TextModel::embed(const Step& step) const {
   return at::index_copy(x_TD, 0, at::tensor(rows, at::kLong).to(x_TD.device()), features.to(x_TD.options()));
 }
 
+ops::HeadPreparation TextModel::preparation_of(const arch::LayerPlan& plan, const Step& step) const {
+  ops::HeadPreparation preparation;
+  if (plan.rope) preparation.rotations = step.rotations;
+  if (plan.qk_norm) preparation.eps = config_.rms_norm_eps;
+  if (plan.temperature) preparation.factors = step.temperatures;
+  return preparation;
+}
+
 at::Tensor TextModel::attention(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace) const {
   const arch::LayerPlan& plan = layer.plan;
   const int64_t T = step.num_tokens, K = config_.head_dim;
   if (!trace && step.batch.caches.empty() && ops::can_fuse(x_TD)) return fused_attention(layer, x_TD, step);
-  at::Tensor q_THK = ops::linear(x_TD, *layer.q).view({T, config_.num_attention_heads, K});
-  at::Tensor k_TGK = ops::linear(x_TD, *layer.k).view({T, config_.num_key_value_heads, K});
-  const at::Tensor v_TGK = ops::linear(x_TD, *layer.v).view({T, config_.num_key_value_heads, K});
-  if (plan.rope) {
-    q_THK = ops::rotate(q_THK, step.rotations);
-    k_TGK = ops::rotate(k_TGK, step.rotations);
-  }
-  if (plan.qk_norm) {
-    q_THK = ops::unit_rms(q_THK, config_.rms_norm_eps);
-    k_TGK = ops::unit_rms(k_TGK, config_.rms_norm_eps);
-  }
-  if (plan.temperature && step.temperatures.defined()) q_THK = (q_THK * step.temperatures).to(q_THK.scalar_type());
+  const std::vector<at::Tensor> heads = ops::linears(x_TD, {layer.q, layer.k, layer.v});
+  const ops::HeadPreparation preparation = preparation_of(plan, step);
+  const at::Tensor q_THK = ops::prepared_heads(heads[0], preparation, true, K).view({T, -1, K});
+  const at::Tensor k_TGK = ops::prepared_heads(heads[1], preparation, false, K).view({T, -1, K});
+  const at::Tensor v_TGK = heads[2].view({T, -1, K});
   if (trace) {
     record(trace, plan.index, "q", q_THK.permute({1, 0, 2}));
     record(trace, plan.index, "k", k_TGK.permute({1, 0, 2}));
@@ -182,11 +183,8 @@ at::Tensor TextModel::attention(const Layer& layer, const at::Tensor& x_TD, cons
 
 at::Tensor TextModel::fused_attention(const Layer& layer, const at::Tensor& x_TD, const Step& step) const {
   const arch::LayerPlan& plan = layer.plan;
-  ops::HeadPreparation preparation;
-  if (plan.rope) preparation.rotations = step.rotations;
-  if (plan.qk_norm) preparation.eps = config_.rms_norm_eps;
+  const ops::HeadPreparation preparation = preparation_of(plan, step);
   std::vector<at::Tensor> heads = ops::linears(x_TD, {layer.q, layer.k, layer.v});
-  if (plan.temperature && step.temperatures.defined()) preparation.factors = step.temperatures;
   std::vector<ops::RowSpan> spans;
   for (const auto& of_sequence : plan.chunked ? step.chunks : step.whole)
     for (const Span& span : of_sequence) spans.push_back({span.row, span.num_rows});
@@ -230,17 +228,8 @@ at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, const 
            at::zeros_like(logits_TE).scatter(1, routing.selected, routing.scores));
     record(trace, layer.plan.index, "selected", routing.selected.to(at::kInt));
   }
-  const at::Tensor shared_TD = feed_forward(layer.ffn, x_TD);
-  if (config_.score_on == arch::ScoreOn::kInput && ops::can_fuse(x_TD, {layer.gate_up, layer.down}))
-    return shared_TD + ops::fused_experts(x_TD, routing, layer.gate_up->dense, layer.down->dense);
-  const at::Tensor scores_N1 = ops::gather_scores(routing);
-  at::Tensor rows_ND = ops::gather_rows(x_TD, routing);
-  if (config_.score_on == arch::ScoreOn::kInput) rows_ND = rows_ND * scores_N1;
-  const std::vector<at::Tensor> halves = ops::grouped_linear(rows_ND, *layer.gate_up, routing.offsets).chunk(2, -1);
-  rows_ND = ops::grouped_linear(ops::swiglu(halves[0], halves[1]), *layer.down, routing.offsets);
-  if (config_.score_on == arch::ScoreOn::kOutput) rows_ND = rows_ND * scores_N1;
-  const at::Tensor routed_TD = ops::combine_rows(rows_ND, routing);
-  return ops::recording() ? shared_TD + routed_TD : shared_TD.add_(routed_TD);
+  return ops::experts(x_TD, routing, {layer.ffn.gate, layer.ffn.up, layer.ffn.down, layer.gate_up, layer.down},
+                      config_.score_on == arch::ScoreOn::kInput);
 }
 
 void TextModel::route_pass(const Layer& layer, const at::Tensor& logits_TE, const ops::Routing& routing,

@@ -11,6 +11,7 @@
 #include "model/parts.h"
 #include "model/step.h"
 #include "model/training.h"
+#include "ops/fused.h"
 #include "ops/moe.h"
 #include "ops/weight.h"
 
@@ -52,6 +53,7 @@ class TextModel {
   std::vector<at::Tensor> recomputed_block(const Layer& layer, const at::Tensor& x_TD,
                                            const std::shared_ptr<const Step>& step, const LayerPass& pass) const;
   at::Tensor attention(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace) const;
+  ops::HeadPreparation preparation_of(const arch::LayerPlan& plan, const Step& step) const;
   at::Tensor fused_attention(const Layer& layer, const at::Tensor& x_TD, const Step& step) const;
   at::Tensor attend(const Layer& layer, const at::Tensor& q_THK, const at::Tensor& k_TGK, const at::Tensor& v_TGK,
                     const Step& step) const;

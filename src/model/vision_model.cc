@@ -38,8 +38,8 @@ VisionModel::VisionModel(const arch::VisionConfig& config, const Weights& weight
     return LayerNorm{weight(name + ".weight"), weight(name + ".bias")};
   };
   patch_embedding_ = weight("vision_model.patch_embedding.linear.weight");
-  rotations_ = patch_rotations(config, device, patch_embedding_->dense.scalar_type());
   class_embedding_ = weight("vision_model.class_embedding");
+  rotations_ = patch_rotations(config, device, class_embedding_->dense.scalar_type());
   position_embedding_ = weight("vision_model.positional_embedding_vlm");
   norm_pre_ = norm("vision_model.layernorm_pre");
   norm_post_ = norm("vision_model.layernorm_post");
@@ -60,8 +60,8 @@ at::Tensor VisionModel::forward(const at::Tensor& pixels, Trace* trace) const {
     fail("model", "image tiles must be [tiles, {}, {}, {}], got {}", config_.num_channels, S, S,
          fmt::join(pixels.sizes(), " x "));
   const int64_t num_tiles = pixels.size(0);
-  const at::Tensor& like = patch_embedding_->dense;
-  if (num_tiles == 0) return at::empty({0, projector_->dense.size(0)}, like.options().requires_grad(false));
+  const at::Tensor& like = class_embedding_->dense;
+  if (num_tiles == 0) return at::empty({0, projector_->outputs()}, like.options().requires_grad(false));
   if (trace) {
     record(trace, "rope_cos", at::real(rotations_).squeeze(1).contiguous());
     record(trace, "rope_sin", at::imag(rotations_).squeeze(1).contiguous());

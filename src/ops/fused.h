@@ -16,6 +16,9 @@
 
 namespace puna::ops {
 
+/// Whether x lies on the CPU in a type that kernels/training computes in.
+bool has_kernels(const at::Tensor& x);
+
 /// A gradient is recorded, everything lies on the CPU in x's dtype (fp32, fp64 or bf16), and no weight has adapters.
 bool can_fuse(const at::Tensor& x, std::initializer_list<const Weight*> weights = {});
 
@@ -35,6 +38,10 @@ struct HeadPreparation {
   at::Tensor factors;    // of queries, [T, 1, 1]; undefined: none. Not with a norm
   double eps = -1;       // of the norm of each head; negative: none
 };
+
+/// Queries, or keys, on their way into attention: [T, heads * width], rotated, normalised, scaled. Any device; without
+/// a gradient on the CPU one pass of a kernel.
+at::Tensor prepared_heads(const at::Tensor& x, const HeadPreparation& preparation, bool queries, int64_t width);
 
 /// Rows of one sequence that attend among themselves, causally. Together the spans cover every row once.
 struct RowSpan {

@@ -7,6 +7,9 @@
 
 #include "base/error.h"
 #include "ops/fused.h"
+#include "ops/grad.h"
+#include "ops/norm.h"
+#include "ops/rope.h"
 
 namespace puna::ops {
 namespace {
@@ -144,6 +147,15 @@ class Attention : public torch::autograd::Function<Attention> {
 };
 
 }  // namespace
+
+at::Tensor prepared_heads(const at::Tensor& x, const HeadPreparation& p, bool queries, int64_t width) {
+  if (!recording() && has_kernels(x)) return prepare(x.contiguous(), p, queries, width).first;
+  at::Tensor y = x.unflatten(1, {-1, width});
+  if (p.rotations.defined()) y = rotate(y, p.rotations);
+  if (p.eps >= 0) y = unit_rms(y, p.eps);
+  if (queries && p.factors.defined()) y = (y * p.factors).to(y.scalar_type());
+  return y.flatten(1);
+}
 
 at::Tensor fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t width,
                            const HeadPreparation& preparation, const std::vector<RowSpan>& spans) {

@@ -133,12 +133,16 @@ class FeedForward : public torch::autograd::Function<FeedForward> {
 
 }  // namespace
 
+bool has_kernels(const at::Tensor& x) {
+  const at::ScalarType dtype = x.scalar_type();
+  return x.is_cpu() && (dtype == at::kFloat || dtype == at::kDouble || dtype == at::kBFloat16);
+}
+
 bool can_fuse(const at::Tensor& x, std::initializer_list<const Weight*> weights) {
   const at::ScalarType dtype = x.scalar_type();
-  if (!recording() || !x.is_cpu() || (dtype != at::kFloat && dtype != at::kDouble && dtype != at::kBFloat16))
-    return false;
+  if (!recording() || !has_kernels(x)) return false;
   return std::ranges::all_of(weights, [&](const Weight* w) {
-    return w->adapters.empty() && w->dense.scalar_type() == dtype && w->dense.is_contiguous();
+    return !w->packed && w->adapters.empty() && w->dense.scalar_type() == dtype && w->dense.is_contiguous();
   });
 }
 

@@ -1,8 +1,11 @@
 #include "ops/linear.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "ops/fused.h"
 #include "ops/grad.h"
+#include "ops/packed.h"
 
 namespace puna::ops {
 namespace {
@@ -30,11 +33,17 @@ std::vector<at::Tensor> experts_of(const at::Tensor& stacked) { return stacked.u
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Weight& weight, const at::Tensor& bias) {
-  PUNA_CHECK(x.dim() == 2 && weight.dense.dim() == 2 && x.size(1) == weight.dense.size(1),
-             "linear '{}': x has {} columns, the weight takes {}", weight.name, x.size(-1), weight.dense.size(-1));
+  PUNA_CHECK(x.dim() == 2 && !weight.routed() && x.size(1) == weight.inputs(),
+             "linear '{}': x has {} columns, the weight takes {}", weight.name, x.size(-1), weight.inputs());
   if (!bias.defined() && can_fuse(x, {&weight})) return fused_linears(x, {weight.dense})[0];
-  const at::Tensor w = weight.dense.t();
-  at::Tensor y = bias.defined() ? at::addmm(bias, x, w) : product(x, w);
+  at::Tensor y;
+  if (weight.packed) {
+    y = packed_linears(x, {&weight})[0];
+    if (bias.defined()) y = plus(y, bias);
+  } else {
+    const at::Tensor w = weight.dense.t();
+    y = bias.defined() ? at::addmm(bias, x, w) : product(x, w);
+  }
   for (const LowRank& adapter : weight.adapters) y = plus(y, low_rank(x, adapter.a, adapter.b, adapter.scale));
   return y;
 }
@@ -44,36 +53,57 @@ std::vector<at::Tensor> linears(const at::Tensor& x, const std::vector<const Wei
   for (const Weight* weight : weights)
     if (can_fuse(x, {weight})) dense.push_back(weight->dense);
   if (dense.size() == weights.size()) return fused_linears(x, dense);
+  if (std::ranges::all_of(weights, [](const Weight* w) { return are_packed({w}); })) return packed_linears(x, weights);
   for (const Weight* weight : weights) products.push_back(linear(x, *weight));
   return products;
 }
 
 at::Tensor feed_forward(const at::Tensor& x, const Weight& gate, const Weight& up, const Weight& down) {
   if (can_fuse(x, {&gate, &up, &down})) return fused_feed_forward(x, gate.dense, up.dense, down.dense);
-  return linear(swiglu(linear(x, gate), linear(x, up)), down);
+  if (are_packed({&gate, &up, &down})) {
+    check_no_gradient(x, gate);
+    PackedFeedForward layer;
+    layer.gate_up = {gate.packed.get(), up.packed.get()};
+    layer.down = down.packed.get();
+    layer.offsets = {0, x.size(0)};
+    layer.out = at::empty({x.size(0), down.outputs()}, x.options().requires_grad(false));
+    QuantizedInput input(x);
+    run(std::span(&layer, 1), input);
+    return layer.out;
+  }
+  const std::vector<at::Tensor> hidden = linears(x, {&gate, &up});
+  return linear(swiglu(hidden[0], hidden[1]), down);
 }
 
 at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::vector<int64_t>& offsets) {
+  PUNA_CHECK(x.dim() == 2 && weight.routed() && x.size(1) == weight.inputs(),
+             "grouped linear '{}': x has {} columns, the experts take {}", weight.name, x.size(-1), weight.inputs());
   const at::Tensor& dense = weight.dense;
-  PUNA_CHECK(x.dim() == 2 && dense.dim() == 3 && x.size(1) == dense.size(1),
-             "grouped linear '{}': x has {} columns, the experts take {}", weight.name, x.size(-1), dense.size(1));
-  const int64_t num_experts = dense.size(0);
+  const int64_t num_experts = weight.num_experts();
   PUNA_CHECK(static_cast<int64_t>(offsets.size()) == num_experts + 1 && offsets.back() == x.size(0),
              "grouped linear '{}': {} offsets for {} experts", weight.name, offsets.size(), num_experts);
   const bool grad = recording();
-  const auto experts = grad ? experts_of(dense) : std::vector<at::Tensor>();
+  const auto experts = grad && !weight.packed ? experts_of(dense) : std::vector<at::Tensor>();
   std::vector<std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> adapters;
   if (grad)
     for (const LowRank& adapter : weight.adapters) adapters.emplace_back(experts_of(adapter.a), experts_of(adapter.b));
 
   std::vector<at::Tensor> pieces;
-  at::Tensor out = grad ? at::Tensor() : at::empty({x.size(0), dense.size(2)}, x.options());
+  at::Tensor out;
+  if (weight.packed) {
+    out = packed_grouped_linear(x, weight, offsets);
+    if (weight.adapters.empty()) return out;
+  } else if (!grad) {
+    out = at::empty({x.size(0), dense.size(2)}, x.options());
+  }
   for (int64_t e = 0; e < num_experts; ++e) {
     const int64_t rows = offsets[e + 1] - offsets[e];
     if (rows == 0) continue;
     const at::Tensor x_e = rows == x.size(0) ? x : x.narrow(0, offsets[e], rows);
     at::Tensor y_e;
-    if (grad) {
+    if (weight.packed) {
+      y_e = out.narrow(0, offsets[e], rows);
+    } else if (grad) {
       y_e = product(x_e, experts[e]);
     } else {
       const at::Tensor w_e = dense.select(0, e);

@@ -1,4 +1,4 @@
-// Products with a Weight: plain rows, and rows grouped by expert.
+// Products with a Weight: plain rows, and rows grouped by expert. Packed weights take rows quantised to INT8 per group.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -177,7 +177,7 @@ class LinearLogProbs : public torch::autograd::Function<LinearLogProbs> {
 
 TargetStatistics linear_log_probs(const at::Tensor& x, const Weight& head, const at::Tensor& targets,
                                   bool want_entropies, int64_t buffer_bytes) {
-  PUNA_CHECK(x.dim() == 2 && head.dense.dim() == 2 && x.size(1) == head.dense.size(1) && targets.dim() == 1 &&
+  PUNA_CHECK(x.dim() == 2 && dense_of(head).dim() == 2 && x.size(1) == head.dense.size(1) && targets.dim() == 1 &&
                  targets.size(0) == x.size(0) && targets.scalar_type() == at::kLong,
              "linear log-probabilities: {} rows of {} columns, {} targets, a head of {}", x.size(0), x.size(-1),
              targets.size(0), head.dense.size(-1));

@@ -4,8 +4,11 @@
 
 #include <ATen/ATen.h>
 
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "kernels/quantized/matmul.h"
 
 namespace puna::ops {
 
@@ -16,11 +19,33 @@ struct LowRank {
   double scale;
 };
 
-/// What is behind a row of the parameter table: dense values, with adapters on top.
+/// Integers with scales in the layout of kernels/quantized: one matrix [out, in], or one for each routed expert.
+struct PackedWeight {
+  kernels::WeightShape shape;              // n outputs, k inputs, of each matrix
+  bool routed;                             // experts, as opposed to a plain linear
+  std::vector<const std::byte*> matrices;  // [E], or one
+  std::shared_ptr<std::byte> bytes;        // of all
+
+  /// Memory for `num_matrices`, to be filled at at(i). Throws Error for a PUNA_ISA that is not there.
+  PackedWeight(const kernels::WeightShape& shape, bool routed, int64_t num_matrices);
+  std::byte* at(int64_t matrix) const;
+  int64_t num_bytes() const;
+};
+
+/// What is behind a row of the parameter table: dense values, or packed ones; with adapters on top.
 struct Weight {
   std::string name;  // the table's, for errors
-  at::Tensor dense;  // [out, in]; routed experts [E, in, out]
+  at::Tensor dense;  // [out, in]; routed experts [E, in, out]; undefined when packed
   std::vector<LowRank> adapters;
+  std::shared_ptr<const PackedWeight> packed = nullptr;
+
+  int64_t inputs() const { return packed ? packed->shape.k : dense.size(1); }
+  int64_t outputs() const { return packed ? packed->shape.n : dense.dim() == 3 ? dense.size(2) : dense.size(0); }
+  bool routed() const { return packed ? packed->routed : dense.dim() == 3; }
+  int64_t num_experts() const { return packed ? static_cast<int64_t>(packed->matrices.size()) : dense.size(0); }
 };
+
+/// The dense values; Error where they are needed and the weight is packed.
+const at::Tensor& dense_of(const Weight& weight);
 
 }  // namespace puna::ops

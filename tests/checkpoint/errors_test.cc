@@ -1,8 +1,12 @@
 // Checkpoints that are wrong: one clear Error, naming all that is wrong.
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cstring>
 #include <fstream>
 #include <limits>
+#include <map>
+#include <memory>
 
 #include "base/error.h"
 #include "checkpoint/stored_matrix.h"
@@ -190,6 +194,72 @@ TEST(Errors, AQuantisedMatrixWithoutEnoughScalesIsRefused) {
   q.zero_points = zeros;
   EXPECT_NO_THROW(quantised_matrix(64, 64, q, nullptr));
   EXPECT_THROW(quantised_matrix(65, 64, q, nullptr), InternalError);
+}
+
+// The message when all rows of a checkpoint are read as the integers that are stored.
+std::string integers_error(const EditableCheckpoint& checkpoint) {
+  TemporaryDirectory dir;
+  checkpoint.write(dir.path() / "model");
+  return error_of([&] {
+    const auto model = open_model(dir.path() / "model");
+    for (const auto& row : model->rows())
+      if (model->integers(row)) test::values_of_integers(*model, row);
+  });
+}
+
+TEST(Errors, ScalesThatNoQuantiserWritesAreRefusedAndNamed) {
+  const std::string module = "model.layers.1.self_attn.k_proj.";
+  const auto golden = EditableCheckpoint::load("quant/w4a16_asym_d");
+  EXPECT_EQ(integers_error(golden), "");
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), 0.0f}) {
+    auto checkpoint = golden;
+    auto& scales = checkpoint.at(module + "weight_scale");
+    const auto bytes = std::make_shared<std::vector<std::byte>>(scales.bytes.begin(), scales.bytes.end());
+    const uint32_t bits = std::bit_cast<uint32_t>(bad);
+    const size_t size = scales.dtype == DType::F32 ? 4 : 2;  // the upper half of an FP32 is the BF16
+    std::memcpy(bytes->data() + size, reinterpret_cast<const std::byte*>(&bits) + 4 - size, size);
+    scales.bytes = *bytes;
+    scales.owner = bytes;
+    const std::string error = integers_error(checkpoint);
+    EXPECT_CONTAINS(error, "model.layers.1.self_attn.k_proj.weight");
+    EXPECT_CONTAINS(error, fmt::format("the scale of output 0, input 32 is {}", bad));
+    EXPECT_CONTAINS(error, "damaged");
+  }
+  // Weights of value 0 may have the scale 0.
+  const std::vector<std::byte> values(2 * 32, std::byte{5}), scales(2 * 4), zeros(2, std::byte{5});
+  Quantised q{.coding = Coding::kInt8, .values = values, .row_bytes = 32, .scales = scales, .zero_points = zeros};
+  q.block_cols = 32;
+  std::vector<int8_t> integers(64), zero_points(2);
+  std::vector<float> read(2, 1);
+  quantised_matrix(2, 32, q, nullptr)->read_integers(0, 2, {integers.data(), read.data(), zero_points.data()}, "x");
+  EXPECT_EQ(read, std::vector<float>(2, 0));
+}
+
+TEST(Errors, ScalesOfAnotherShapeAreRefused) {
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{64, 1}, {32, 2}, {2, 64}, {64}}) {
+    auto checkpoint = EditableCheckpoint::load("quant/w4a16_asym_d");
+    const DType dtype = checkpoint.at("model.layers.0.self_attn.q_proj.weight_scale").dtype;
+    checkpoint.remove("model.layers.0.self_attn.q_proj.weight_scale");
+    checkpoint.add("model.layers.0.self_attn.q_proj.weight_scale", dtype, shape);
+    EXPECT_CONTAINS(open_error(checkpoint), "model.layers.0.self_attn.q_proj.weight_scale has shape");
+  }
+  for (const int group : {16, 48}) {
+    auto checkpoint = EditableCheckpoint::load("quant/w4a16_asym_d");
+    checkpoint.config["quantization_config"]["config_groups"]["group_0"]["weights"]["group_size"] = group;
+    EXPECT_CONTAINS(open_error(checkpoint), "weight_scale has shape");
+  }
+}
+
+TEST(Errors, GroupsThatNoKernelHasAreNotIntegersForIt) {
+  const std::vector<std::byte> values(2 * 512), scales(2 * 64 * 4);
+  Quantised q{.coding = Coding::kInt8, .values = values, .row_bytes = 512, .scales = scales, .zero_points = {}};
+  const std::map<int64_t, int64_t> kernel_group_of = {{32, 32}, {64, 32}, {96, 32}, {128, 128}, {256, 128}};
+  for (const int64_t group : {16, 32, 48, 64, 96, 128, 200, 256}) {
+    q.block_cols = group;
+    const auto format = quantised_matrix(2, 512, q, nullptr)->integer_format();
+    ASSERT_EQ(format.has_value(), kernel_group_of.contains(group)) << group;
+    if (format) EXPECT_EQ(format->group, kernel_group_of.at(group));
+  }
 }
 
 }  // namespace

@@ -74,6 +74,26 @@ const arch::ParamRow& row_named(const ModelSource& model, const std::string& nam
   throw std::runtime_error("no row " + name);
 }
 
+at::Tensor values_of_integers(const ModelSource& model, const arch::ParamRow& row) {
+  const IntegerRow integers = model.integers(row).value();
+  const auto& [n, k, format] = integers.shape;
+  const int64_t width = format.channel_scales ? k : format.group, groups = (k + width - 1) / width;
+  const at::Tensor q = at::zeros({n, k}, at::kChar), scales = at::zeros({n, groups}, at::kFloat),
+                   zeros = at::zeros({n, groups}, at::kChar);
+  const auto spread = [&](const at::Tensor& t) { return t.repeat_interleave(width, 1).narrow(1, 0, k); };
+  std::vector<at::Tensor> matrices;
+  for (int64_t i = 0; i < integers.num_matrices; ++i) {
+    // In two reads, whose border lies within a stored tensor or between two.
+    for (const auto& [begin, end] : {std::pair(int64_t{0}, n / 2), std::pair(n / 2, n)})
+      model.read_integers(row, i, begin, end,
+                          {q.mutable_data_ptr<int8_t>() + begin * k, scales.mutable_data_ptr<float>() + begin * groups,
+                           format.zeros ? zeros.mutable_data_ptr<int8_t>() + begin * groups : nullptr});
+    const at::Tensor values = (q.to(at::kFloat) - spread(zeros).to(at::kFloat)) * spread(scales);
+    matrices.push_back(row.shape.size() == 3 ? values.t() : values);
+  }
+  return row.shape.size() == 3 ? at::stack(matrices) : matrices[0];
+}
+
 void expect_same_rows(const ModelSource& actual, const ModelSource& expected) {
   ASSERT_EQ(actual.rows().size(), expected.rows().size());
   for (const auto& row : expected.rows()) {

@@ -38,6 +38,9 @@ at::Tensor read_float(const io::TensorFile& file, const std::string& name);
 
 const arch::ParamRow& row_named(const ModelSource& model, const std::string& name);
 
+/// A row that is stored as integers, put together from them: as load() gives it in FP32.
+at::Tensor values_of_integers(const ModelSource& model, const arch::ParamRow& row);
+
 /// All rows of both as FP32, bit for bit; `actual` may have more tokens in its vocabulary.
 void expect_same_rows(const ModelSource& actual, const ModelSource& expected);
 

@@ -132,6 +132,9 @@ TEST(Quantised, ValuesEqualThePackersOwn) {
       EXPECT_TRUE(at::equal(model->load(row, at::kFloat), want)) << name;
       EXPECT_TRUE(at::equal(model->load(row, at::kBFloat16), want.to(at::kBFloat16))) << name;
       quantised += is_quantised;
+      EXPECT_EQ(model->is_quantised(row), is_quantised) << name;
+      EXPECT_EQ(model->integers(row).has_value(), is_quantised && !scheme.starts_with("fp8")) << name;
+      if (model->integers(row)) EXPECT_TRUE(at::equal(test::values_of_integers(*model, row), want)) << name;
     }
     EXPECT_EQ(quantised, expected.tensors().size());
     EXPECT_EQ(quantised, 4u * 8);

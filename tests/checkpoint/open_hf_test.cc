@@ -83,6 +83,24 @@ bool is_mapped_from(const void* address, const fs::path& dir) {
   return false;
 }
 
+TEST(OpenHf, RowsStoredAsIntegersAreReadAsSuch) {
+  for (const auto& set : puna::test::golden_sets()) {
+    for (const auto& entry : fs::directory_iterator(set / "quant")) {
+      SCOPED_TRACE(entry.path().string());
+      const auto model = open_model(entry.path());
+      size_t packed = 0, quantised = 0;
+      for (const auto& row : model->rows()) {
+        quantised += model->is_quantised(row);
+        if (!model->integers(row)) continue;
+        EXPECT_TRUE(at::equal(test::values_of_integers(*model, row), model->load(row, at::kFloat))) << row.name;
+        ++packed;
+      }
+      EXPECT_GT(quantised, 0u);
+      EXPECT_EQ(packed, model->format().find("INT4") == std::string::npos ? 0 : quantised);
+    }
+  }
+}
+
 TEST(OpenHf, DenseRowsAreTheStoredTensorsInEveryType) {
   int opened = 0;
   for (const auto& set : puna::test::golden_sets()) {

@@ -41,17 +41,30 @@ TEST(SamplingDefaults, FromGenerationConfig) {
 
 TEST(Memory, SaysWhatIsNeededWhatIsThereAndWhatWouldFit) {
   const auto source = checkpoint::open_model(checkpoint("a_scout"));
-  const MemoryNeed need = memory_need(*source, at::kFloat, 4096);
+  const MemoryNeed need = memory_need(*source, {.dtype = at::kFloat}, 4096);
   EXPECT_GT(need.weights_bytes, 1 << 20);
-  EXPECT_EQ(message_of([&] { check_memory(*source, at::kFloat, 4096, need.total(), "m"); }), "");
-  const std::string tight = message_of([&] { check_memory(*source, at::kFloat, 4096, need.total() - 1, "m"); });
+  EXPECT_EQ(message_of([&] { check_memory(*source, {.dtype = at::kFloat}, 4096, need.total(), "m"); }), "");
+  const std::string tight =
+      message_of([&] { check_memory(*source, {.dtype = at::kFloat}, 4096, need.total() - 1, "m"); });
   EXPECT_THAT(tight, HasSubstr("a context of at most 40"));
   EXPECT_THAT(tight, HasSubstr("--dtype bf16"));
   EXPECT_THAT(tight, HasSubstr("fits"));
   EXPECT_THAT(tight, HasSubstr("available"));
-  const std::string hopeless = message_of([&] { check_memory(*source, at::kBFloat16, 4096, 1000, "m"); });
+  const std::string hopeless = message_of([&] { check_memory(*source, {}, 4096, 1000, "m"); });
   EXPECT_THAT(hopeless, testing::Not(HasSubstr("--dtype")));
   EXPECT_THAT(hopeless, HasSubstr("more memory"));
+}
+
+TEST(Memory, WeightsThatStayAsTheyAreStoredNeedLess) {
+  const auto source = checkpoint::open_model(test::golden_data() / "quant" / "w4a16_a");
+  const model::LoadOptions stored = {.dtype = at::kBFloat16}, dense = {.weights = model::WeightForm::kDense};
+  const int64_t need = memory_need(*source, stored, 4096).total();
+  EXPECT_LT(need, memory_need(*source, dense, 4096).total());
+  EXPECT_EQ(message_of([&] { check_memory(*source, stored, 4096, need, "m"); }), "");
+  EXPECT_THAT(message_of([&] { check_memory(*source, dense, 4096, need, "m"); }),
+              testing::AllOf(HasSubstr("--weights stored"), HasSubstr("fits")));
+  EXPECT_THAT(message_of([&] { check_memory(*source, stored, 4096, need - 1, "m"); }),
+              testing::AllOf(HasSubstr("as stored and BF16"), testing::Not(HasSubstr("--weights"))));
 }
 
 TEST(LoadModel, ErrorsNameTheThing) {

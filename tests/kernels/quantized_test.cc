@@ -264,6 +264,37 @@ TEST(QuantizedMatmul, ExpertsTakeTheirRowsAndFactors) {
   }
 }
 
+TEST(QuantizedMatmul, SeveralAtOnceAreEachAlone) {
+  Case a({37, 200, {4, 32, false, true}}, 3, Fill::Random, false, 8);
+  Case b({1040, 384, {8, 128, true, false}}, 21, Fill::Random, false, 9);
+  Case* cases[] = {&a, &b};
+  for (Isa isa : available()) {
+    std::vector<std::vector<float>> outs;
+    std::vector<std::vector<int64_t>> offsets;
+    std::vector<const std::byte*> weights;
+    for (const Case* c : cases) {
+      outs.emplace_back(c->rows * c->shape.n, std::numeric_limits<float>::quiet_NaN());
+      offsets.push_back({0, c->rows});
+    }
+    weights = {a.packed.get(), b.packed.get()};
+    std::vector<MatmulProblem> problems;
+    int64_t bytes = 0;
+    for (size_t i = 0; i < 2; ++i) {
+      problems.push_back({.shape = cases[i]->shape,
+                          .num_experts = 1,
+                          .weights = &weights[i],
+                          .offsets = offsets[i].data(),
+                          .x = cases[i]->quantized(),
+                          .out = outs[i].data(),
+                          .out_stride = cases[i]->shape.n});
+      bytes += matmul_workspace_bytes(cases[i]->shape, cases[i]->rows);
+    }
+    Aligned workspace(bytes);
+    matmul(problems, isa, workspace.get(), serial);
+    for (size_t i = 0; i < 2; ++i) EXPECT_THAT(outs[i], testing::ElementsAreArray(product(*cases[i], isa)));
+  }
+}
+
 TEST(QuantizedMatmul, NoRowsIsNothing) {
   const std::byte* weights[] = {nullptr, nullptr};
   const int64_t offsets[] = {0, 0, 0};
@@ -321,6 +352,35 @@ TEST(QuantizeRows, EveryInstructionSetGivesTheSame) {
     for (int64_t i = 0; i < 290; ++i) {
       const float scale = scales[(padded + i) / group];
       EXPECT_LE(std::abs(q[padded + i] * scale - x[300 + i]), scale * 0.50001f) << i;
+    }
+    for (Isa isa : available()) EXPECT_EQ(quantized(isa, group), reference) << isa_name(isa);
+  }
+}
+
+TEST(QuantizeRows, OfTheGatedProductAreNearItAndTheSameOnEveryInstructionSet) {
+  std::mt19937 random(6);
+  const int64_t k = 290, stride = 600;
+  std::vector<float> x(3 * stride);
+  for (float& value : x) value = std::normal_distribution<float>(0, 4)(random);
+  x[0] = -200, x[1] = 200, x[2] = -88, x[3] = 0;
+  const auto quantized = [&](Isa isa, int64_t group) {
+    const int64_t blocks = (k + group - 1) / group;
+    std::vector<int8_t> q(3 * blocks * group, 99);
+    std::vector<float> scales(3 * blocks);
+    std::vector<int16_t> sums(3 * blocks);
+    quantize_swiglu_rows(x.data(), x.data() + 300, stride, k, group, 0, 3, isa, {q.data(), scales.data(), sums.data()});
+    return std::tuple(q, scales, sums);
+  };
+  for (int64_t group : {32, 128}) {
+    const auto reference = quantized(Isa::Reference, group);
+    const auto& [q, scales, sums] = reference;
+    const int64_t padded = static_cast<int64_t>(q.size()) / 3;
+    for (int64_t r = 0; r < 3; ++r) {
+      for (int64_t i = 0; i < k; ++i) {
+        const double gate = x[r * stride + i], exact = gate / (1 + std::exp(-gate)) * x[r * stride + 300 + i];
+        const double scale = scales[(r * padded + i) / group];
+        EXPECT_LE(std::abs(q[r * padded + i] * scale - exact), scale * 0.5 + std::abs(exact) * 1e-6) << r << ", " << i;
+      }
     }
     for (Isa isa : available()) EXPECT_EQ(quantized(isa, group), reference) << isa_name(isa);
   }

@@ -121,7 +121,8 @@ arch::Llama4Config small_config() {
 }
 
 std::unique_ptr<model::Model> load_model(const fs::path& path, at::ScalarType dtype) {
-  return model::Model::load(*checkpoint::open_model(path), {.dtype = dtype, .device = at::kCPU});
+  return model::Model::load(*checkpoint::open_model(path),
+                            {.dtype = dtype, .device = at::kCPU, .weights = model::WeightForm::kDense});
 }
 
 at::Tensor random_ids(int64_t count, int64_t limit, uint64_t seed) {

@@ -87,6 +87,11 @@ void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, 
   tile_kernels(isa).quantize_bf16(x, stride, k, group, begin, end, rows);
 }
 
+void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
+                          int64_t end, Isa isa, const QuantizedRows& rows) {
+  tile_kernels(isa).quantize_swiglu(gate, up, stride, k, group, begin, end, rows);
+}
+
 int64_t run_int8_dots(Isa isa, int64_t rounds) { return tile_kernels(isa).dots(rounds); }
 
 }  // namespace puna::kernels

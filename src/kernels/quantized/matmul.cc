@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -25,7 +26,17 @@ struct Panel {
   int rows;
 };
 
+/// A problem with its part of the workspace.
+struct Job {
+  const MatmulProblem& problem;
+  PackedLayout layout;
+  std::byte* workspace;
+  std::vector<Panel> panels;
+  std::vector<int64_t> first_of_expert;  // panels, and their number
+};
+
 struct Item {
+  const Job* job;
   int64_t expert;
   int64_t first_panel, end_panel;
   int64_t first_tile, end_tile;
@@ -69,35 +80,34 @@ void fill_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel&
 }
 
 /// As few panels as can be, of sizes as equal as can be: 13 rows are 7 and 6.
-std::vector<Panel> cut_panels(const MatmulProblem& p, int most_rows, std::vector<int64_t>& first_of_expert) {
-  std::vector<Panel> panels;
+void cut_panels(Job& job, int most_rows) {
+  const MatmulProblem& p = job.problem;
   for (int64_t e = 0; e < p.num_experts; ++e) {
-    first_of_expert.push_back(static_cast<int64_t>(panels.size()));
+    job.first_of_expert.push_back(static_cast<int64_t>(job.panels.size()));
     PUNA_CHECK(p.offsets[e] <= p.offsets[e + 1], "offsets fall after expert {}", e);
-    for (int64_t row = p.offsets[e]; row < p.offsets[e + 1]; row += panels.back().rows) {
+    for (int64_t row = p.offsets[e]; row < p.offsets[e + 1]; row += job.panels.back().rows) {
       const int64_t left = p.offsets[e + 1] - row, count = (left + most_rows - 1) / most_rows;
-      panels.push_back({row, static_cast<int>((left + count - 1) / count)});
+      job.panels.push_back({row, static_cast<int>((left + count - 1) / count)});
     }
   }
-  first_of_expert.push_back(static_cast<int64_t>(panels.size()));
-  return panels;
+  job.first_of_expert.push_back(static_cast<int64_t>(job.panels.size()));
 }
 
-std::vector<Item> cut_items(const MatmulProblem& p, const PackedLayout& layout, const std::vector<Panel>& panels,
-                            const std::vector<int64_t>& first_of_expert) {
+void cut_items(const Job& job, std::vector<Item>& items) {
+  const PackedLayout& layout = job.layout;
+  const std::vector<Panel>& panels = job.panels;
   const int64_t span_rows = std::max<int64_t>(1, kPanelSpanBytes / panel_bytes_per_row(layout));
   const int64_t span_tiles = std::max<int64_t>(1, kTileSpanBytes / layout.tile_bytes);
-  std::vector<Item> items;
-  for (int64_t e = 0; e < p.num_experts; ++e) {
-    for (int64_t first = first_of_expert[e], end; first < first_of_expert[e + 1]; first = end) {
+  for (int64_t e = 0; e < job.problem.num_experts; ++e) {
+    const int64_t last_panel = job.first_of_expert[e + 1];
+    for (int64_t first = job.first_of_expert[e], end; first < last_panel; first = end) {
       const int64_t last_row = panels[first].first + span_rows;
-      for (end = first + 1; end < first_of_expert[e + 1] && panels[end].first + panels[end].rows <= last_row;) ++end;
+      for (end = first + 1; end < last_panel && panels[end].first + panels[end].rows <= last_row;) ++end;
       for (int64_t t = 0; t < layout.tiles; t += span_tiles) {
-        items.push_back({e, first, end, t, std::min(t + span_tiles, layout.tiles)});
+        items.push_back({&job, e, first, end, t, std::min(t + span_tiles, layout.tiles)});
       }
     }
   }
-  return items;
 }
 
 /// Writes rows [rows, 16] of a tile to the problem's output.
@@ -117,8 +127,9 @@ void store(const MatmulProblem& p, const Panel& panel, int64_t first_output, con
   }
 }
 
-void run_item(const MatmulProblem& p, const PackedLayout& layout, const std::vector<Panel>& panels, const Item& item,
-              const TileKernels& kernels, std::byte* workspace) {
+void run_item(const Item& item, const TileKernels& kernels) {
+  const MatmulProblem& p = item.job->problem;
+  const PackedLayout& layout = item.job->layout;
   alignas(64) float values[kMostRows * kTileOutputs];
   const WeightFormat& format = p.shape.format;
   for (int64_t t = item.first_tile; t < item.end_tile; ++t) {
@@ -135,12 +146,13 @@ void run_item(const MatmulProblem& p, const PackedLayout& layout, const std::vec
     }
     if (format.zeros) problem.zeros = reinterpret_cast<const uint8_t*>(tile + layout.zeros_offset);
     for (int64_t i = item.first_panel; i < item.end_panel; ++i) {
-      const PanelBytes bytes(workspace, layout, panels[i]);
+      const Panel& panel = item.job->panels[i];
+      const PanelBytes bytes(item.job->workspace, layout, panel);
       problem.x = bytes.x;
       problem.row_scales = bytes.scales;
       problem.dot_starts = bytes.dot_starts;
-      kernels.tile(format.bits, panels[i].rows, problem, values);
-      store(p, panels[i], t * kTileOutputs, values);
+      kernels.tile(format.bits, panel.rows, problem, values);
+      store(p, panel, t * kTileOutputs, values);
     }
   }
 }
@@ -148,27 +160,38 @@ void run_item(const MatmulProblem& p, const PackedLayout& layout, const std::vec
 }  // namespace
 
 int64_t matmul_workspace_bytes(const WeightShape& shape, int64_t rows) {
-  return rows * panel_bytes_per_row(packed_layout(shape));
+  const int64_t bytes = rows * panel_bytes_per_row(packed_layout(shape));
+  return (bytes + kPackedAlignment - 1) / kPackedAlignment * kPackedAlignment;
 }
 
-void matmul(const MatmulProblem& problem, Isa isa, std::byte* workspace, const ParallelFor& parallel_for) {
+void matmul(std::span<const MatmulProblem> problems, Isa isa, std::byte* workspace, const ParallelFor& parallel_for) {
   const TileKernels& kernels = tile_kernels(isa);
-  const PackedLayout layout = packed_layout(problem.shape);
-  PUNA_CHECK(problem.offsets[0] == 0, "offsets begin with {}", problem.offsets[0]);
-  const int64_t rows = problem.offsets[problem.num_experts];
-  if (rows == 0) return;
   PUNA_CHECK(std::bit_cast<uintptr_t>(workspace) % kPackedAlignment == 0, "the workspace is not aligned");
-  std::vector<int64_t> first_of_expert;
-  const std::vector<Panel> panels = cut_panels(problem, kernels.most_rows, first_of_expert);
-  const std::vector<Item> items = cut_items(problem, layout, panels, first_of_expert);
-  const auto fill = [&](int64_t i) { fill_panel(problem, layout, panels[i], workspace); };
+  std::vector<Job> jobs;
+  jobs.reserve(problems.size());
+  std::vector<Item> items;
+  std::vector<std::pair<const Job*, const Panel*>> panels;
+  int64_t rows = 0;
+  for (const MatmulProblem& problem : problems) {
+    PUNA_CHECK(problem.offsets[0] == 0, "offsets begin with {}", problem.offsets[0]);
+    Job& job = jobs.emplace_back(Job{problem, packed_layout(problem.shape), workspace, {}, {}});
+    const int64_t of_problem = problem.offsets[problem.num_experts];
+    workspace += matmul_workspace_bytes(problem.shape, of_problem);
+    rows += of_problem;
+    cut_panels(job, kernels.most_rows);
+    cut_items(job, items);
+    for (const Panel& panel : job.panels) panels.emplace_back(&job, &panel);
+  }
+  const auto fill = [&](int64_t i) {
+    const auto& [job, panel] = panels[i];
+    fill_panel(job->problem, job->layout, *panel, job->workspace);
+  };
   if (rows <= kSerialRows) {
     for (int64_t i = 0; i < static_cast<int64_t>(panels.size()); ++i) fill(i);
   } else {
     parallel_for(static_cast<int64_t>(panels.size()), fill);
   }
-  parallel_for(static_cast<int64_t>(items.size()),
-               [&](int64_t i) { run_item(problem, layout, panels, items[i], kernels, workspace); });
+  if (!items.empty()) parallel_for(static_cast<int64_t>(items.size()), [&](int64_t i) { run_item(items[i], kernels); });
 }
 
 }  // namespace puna::kernels

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <string_view>
 
 namespace puna::kernels {
@@ -35,6 +36,7 @@ struct WeightFormat {
   int64_t group = 128;          // 32 or 128: of the rows' scales, and of the weights' unless channel_scales
   bool channel_scales = false;  // one FP32 scale for each of N; else one BF16 scale for each of N and group
   bool zeros = false;           // zero points, of the range of q; else 0
+  bool operator==(const WeightFormat&) const = default;
 };
 
 struct WeightShape {
@@ -72,12 +74,16 @@ struct QuantizedRows {
 };
 
 /// Quantises rows begin to end of x, FP32 or BF16 bits, [rows, k] with a stride in elements. Nearest, ties to even; the
-/// same bits on every instruction set. A /// group (of 32 or 128) with a value that is not finite gets the scale NaN;
+/// same bits on every instruction set. A group (of 32 or 128) with a value that is not finite gets the scale NaN;
 /// one whose largest magnitude is under 1e-36 becomes zeros.
 void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows);
 void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows);
+
+/// The same of silu(gate) * up, FP32, each [rows, k] with the stride: what a feed-forward layer's last product takes.
+void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
+                          int64_t end, Isa isa, const QuantizedRows& rows);
 
 /// Rows sorted by expert times that expert's weights; a plain product has one expert. out[r, n] for r < offsets[E] is
 /// factor_r * sum over k of x[row_r, k] * weight[n, k]. Experts without rows cost nothing, nor are their weights read.
@@ -97,11 +103,15 @@ struct MatmulProblem {
 /// Runs work(0), ..., work(count - 1), each once, in any order, on any threads; returns when all are done.
 using ParallelFor = std::function<void(int64_t count, const std::function<void(int64_t)>& work)>;
 
-/// Bytes of workspace that matmul() needs for that many rows.
+/// Bytes of workspace that matmul() needs for that many rows; a multiple of kPackedAlignment.
 int64_t matmul_workspace_bytes(const WeightShape& shape, int64_t rows);
 
-/// workspace: aligned, overwritten. Calls parallel_for once for at most 16 rows, else twice.
-void matmul(const MatmulProblem& problem, Isa isa, std::byte* workspace, const ParallelFor& parallel_for);
+/// workspace: aligned, overwritten, for several problems the sum of theirs. Calls parallel_for once for at most 16 rows
+/// together, else twice: several problems wait for each other no more often than one.
+void matmul(std::span<const MatmulProblem> problems, Isa isa, std::byte* workspace, const ParallelFor& parallel_for);
+inline void matmul(const MatmulProblem& problem, Isa isa, std::byte* workspace, const ParallelFor& parallel_for) {
+  matmul(std::span(&problem, 1), isa, workspace, parallel_for);
+}
 
 /// Operations (multiplications and additions) of the instruction set's own INT8 dot, without loads; for benchmarks.
 int64_t run_int8_dots(Isa isa, int64_t rounds);

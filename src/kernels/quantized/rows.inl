@@ -27,13 +27,27 @@ inline float float_of(uint32_t bits) {
 inline float widened(float value) { return value; }
 inline float widened(uint16_t bits) { return float_of(uint32_t{bits} << 16); }
 
-/// `count` values of a group; the rest of it is padding.
-template <typename T>
-void quantize_group(const T* x, int64_t count, int64_t group, int8_t* q, float& scale, int16_t& sum) {
-  float values[kLargestGroup];
+/// e^x to 2 units in the last place: reduction by multiples of ln 2, then a polynomial. Below -87: 0.
+inline float exp_of(float x) {
+  const float clamped = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  const float shifted = clamped * 1.44269504f + kRound;
+  const float n = shifted - kRound;
+  const float r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const float power = float_of((bits_of(shifted) - kRoundBits + 127) << 23);
+  return x < -87.0f ? 0.0f : p * power;
+}
+
+/// A group of `count` values; the rest of it is padding.
+inline void quantize_group(const float* values, int64_t count, int64_t group, int8_t* q, float& scale, int16_t& sum) {
   uint32_t largest_bits = 0;  // order of magnitudes, infinity and NaN last
   for (int64_t i = 0; i < count; ++i) {
-    values[i] = widened(x[i]);
     const uint32_t magnitude = bits_of(values[i]) & 0x7FFFFFFF;
     largest_bits = largest_bits > magnitude ? largest_bits : magnitude;
   }
@@ -57,17 +71,33 @@ void quantize_group(const T* x, int64_t count, int64_t group, int8_t* q, float& 
   sum = static_cast<int16_t>(total);
 }
 
+/// value(m, k) of rows begin to end.
+template <typename F>
+inline void quantize_values(int64_t k, int64_t group, int64_t begin, int64_t end, const QuantizedRows& rows,
+                            const F& value) {
+  const int64_t blocks = (k + group - 1) / group;
+  float values[kLargestGroup];
+  for (int64_t m = begin; m < end; ++m) {
+    for (int64_t b = 0; b < blocks; ++b) {
+      const int64_t at = m * blocks + b, first = b * group, count = k - first < group ? k - first : group;
+      for (int64_t i = 0; i < count; ++i) values[i] = value(m, first + i);
+      quantize_group(values, count, group, rows.q + at * group, rows.scales[at], rows.sums[at]);
+    }
+  }
+}
+
 template <typename T>
 void quantize(const T* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
               const QuantizedRows& rows) {
-  const int64_t blocks = (k + group - 1) / group;
-  for (int64_t m = begin; m < end; ++m) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t at = m * blocks + b, left = k - b * group;
-      quantize_group(x + m * stride + b * group, left < group ? left : group, group, rows.q + at * group,
-                     rows.scales[at], rows.sums[at]);
-    }
-  }
+  quantize_values(k, group, begin, end, rows, [=](int64_t m, int64_t c) { return widened(x[m * stride + c]); });
+}
+
+void quantize_swiglu(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
+                     int64_t end, const QuantizedRows& rows) {
+  quantize_values(k, group, begin, end, rows, [=](int64_t m, int64_t c) {
+    const float g = gate[m * stride + c];
+    return g / (1 + exp_of(-g)) * up[m * stride + c];
+  });
 }
 
 }  // namespace

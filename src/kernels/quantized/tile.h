@@ -29,6 +29,8 @@ struct TileKernels {
                        const QuantizedRows& rows);
   void (*quantize_bf16)(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
                         const QuantizedRows& rows);
+  void (*quantize_swiglu)(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
+                          int64_t end, const QuantizedRows& rows);
 };
 
 /// Null when the build is for another architecture.

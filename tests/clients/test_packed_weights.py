@@ -1,0 +1,51 @@
+"""Quantised weights that stay as they are stored: the shipped model as INT4 and INT8 still answers."""
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+PUNA = os.environ["PUNA"]
+SHIPPED = pathlib.Path(__file__).resolve().parents[2] / "models" / "puna-demo"
+ITEMS = 20  # the first of each task
+
+
+def run(*arguments):
+    return subprocess.run([PUNA, *map(str, arguments)], capture_output=True, text=True, check=True)
+
+
+@pytest.fixture(scope="module", params=["int4", "int8"])
+def model(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("quantised") / request.param
+    run("quantize", "--model", SHIPPED, "--to", request.param, "--out", out)
+    return out
+
+
+def answers(model, form, out):
+    tasks = [SHIPPED / "eval" / f"{name}.jsonl" for name in ("arithmetic", "puna")]
+    shown = run("eval", "--model", model, "--weights", form, "--limit", ITEMS, "--items", out, "--json",
+                *(part for task in tasks for part in ("--task", task)))
+    accuracy = [task["measures"]["accuracy"]["value"] for task in json.loads(shown.stdout)["tasks"]]
+    return accuracy, [json.loads(line)["answer"] for line in out.read_text().splitlines()]
+
+
+def test_inspect_shows_what_is_held_as_stored(model):
+    memory = json.loads(run("inspect", model, "--json").stdout)["memory"]
+    assert memory["packed_bytes"] > 0 and memory["dequantised_bytes"] == 0
+    assert "as the integers that are stored" in run("inspect", model).stdout
+
+
+def test_answers_are_nearly_those_of_dense_weights(model, tmp_path):
+    stored, texts = answers(model, "stored", tmp_path / "stored.jsonl")
+    dense, others = answers(model, "dense", tmp_path / "dense.jsonl")
+    assert len(texts) == len(others) == 2 * ITEMS
+    assert sum(a == b for a, b in zip(texts, others)) >= 0.75 * len(texts)
+    for a, b in zip(stored, dense, strict=True):
+        assert a >= b - 0.2
+
+
+def test_one_token_at_a_time_or_all_at_once_is_one_text(model):
+    prompt = ["--model", model, "--prompt", "How do I train a model?", "--temperature", 0, "--max-tokens", 40]
+    one = run("generate", *prompt, "--threads", 1).stdout
+    assert one == run("generate", *prompt, "--threads", 2).stdout and one.strip()
