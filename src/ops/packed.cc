@@ -18,8 +18,8 @@ using kernels::QuantizedRows;
 using kernels::WeightShape;
 
 constexpr size_t kHugePage = size_t{2} << 20;
-constexpr int64_t kQuantizedAtOnce = 16;              // rows; fewer are not worth a thread
-constexpr int64_t kBetweenBytes = int64_t{24} << 20;  // of a feed-forward layer's hidden values at a time
+constexpr int64_t kQuantizedAtOnce = 16;             // rows; fewer are not worth a thread
+constexpr int64_t kHiddenBytes = int64_t{32} << 20;  // of a feed-forward layer's hidden values at a time
 
 kernels::Isa isa() {
   static const kernels::Isa chosen = kernels::chosen_isa();
@@ -89,11 +89,11 @@ struct Piece {
   const PackedFeedForward& layer;
   int64_t first, rows;
   std::vector<int64_t> offsets;
-  at::Tensor hidden;  // [rows, 2F]
+  at::Tensor hidden;  // [rows or more, 2F]
   std::optional<RowBuffer> gated;
 
-  Piece(const PackedFeedForward& of, int64_t begin, int64_t end)
-      : layer(of), first(begin), rows(end - begin), hidden(at::empty({rows, 2 * width()}, at::kFloat)) {
+  Piece(const PackedFeedForward& of, int64_t begin, int64_t end, const at::Tensor& buffer)
+      : layer(of), first(begin), rows(end - begin), hidden(buffer) {
     for (const int64_t offset : layer.offsets) offsets.push_back(std::clamp(offset, begin, end) - begin);
   }
 
@@ -239,13 +239,18 @@ void run(std::span<const PackedFeedForward> layers, QuantizedInput& x) {
   int64_t rows = 0, row_bytes = 0;
   for (const PackedFeedForward& layer : layers) {
     rows = std::max(rows, layer.offsets.back());
-    row_bytes += 2 * layer.down->shape.k * static_cast<int64_t>(sizeof(float));
+    row_bytes = std::max(row_bytes, 2 * layer.down->shape.k * static_cast<int64_t>(sizeof(float)));
   }
-  const int64_t step = std::max(kQuantizedAtOnce, kBetweenBytes / row_bytes);
+  const int64_t step = std::max(kQuantizedAtOnce, kHiddenBytes / row_bytes);
+  std::vector<at::Tensor> hidden;
+  for (const PackedFeedForward& layer : layers)
+    hidden.push_back(at::empty({std::min(step, layer.offsets.back()), 2 * layer.down->shape.k}, at::kFloat));
   for (int64_t begin = 0; begin < rows; begin += step) {
     std::vector<Piece> pieces;
-    for (const PackedFeedForward& layer : layers)
-      if (begin < layer.offsets.back()) pieces.emplace_back(layer, begin, std::min(begin + step, layer.offsets.back()));
+    for (size_t i = 0; i < layers.size(); ++i) {
+      const int64_t all = layers[i].offsets.back();
+      if (begin < all) pieces.emplace_back(layers[i], begin, std::min(begin + step, all), hidden[i]);
+    }
     std::vector<MatmulProblem> problems;
     for (const Piece& piece : pieces) piece.add_first(x, problems);
     multiply(problems);

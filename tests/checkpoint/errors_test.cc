@@ -258,7 +258,9 @@ TEST(Errors, GroupsThatNoKernelHasAreNotIntegersForIt) {
     q.block_cols = group;
     const auto format = quantised_matrix(2, 512, q, nullptr)->integer_format();
     ASSERT_EQ(format.has_value(), kernel_group_of.contains(group)) << group;
-    if (format) EXPECT_EQ(format->group, kernel_group_of.at(group));
+    if (format) {
+      EXPECT_EQ(format->group, kernel_group_of.at(group));
+    }
   }
 }
 

@@ -134,7 +134,9 @@ TEST(Quantised, ValuesEqualThePackersOwn) {
       quantised += is_quantised;
       EXPECT_EQ(model->is_quantised(row), is_quantised) << name;
       EXPECT_EQ(model->integers(row).has_value(), is_quantised && !scheme.starts_with("fp8")) << name;
-      if (model->integers(row)) EXPECT_TRUE(at::equal(test::values_of_integers(*model, row), want)) << name;
+      if (model->integers(row)) {
+        EXPECT_TRUE(at::equal(test::values_of_integers(*model, row), want)) << name;
+      }
     }
     EXPECT_EQ(quantised, expected.tensors().size());
     EXPECT_EQ(quantised, 4u * 8);
