@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t kSmallestSplit = 512;   // positions; of keys and values of 128 BF16, 256 KB
 constexpr int64_t kMostSplits = 32;       // of a row, and one more where the first begins within
-constexpr int64_t kEnoughItems = 256;     // more are not needed to keep threads busy
+constexpr int64_t kEnoughItems = 128;     // more are not needed to keep threads busy
 constexpr int64_t kMostSplitRows = 2048;  // that have partial sums in the workspace
 constexpr int64_t kTileRows = 128;        // about as many rows and their sums as L2 holds
 
@@ -188,6 +188,7 @@ class Run {
     kernels.prepare(queries, scratch);
     for (int64_t split = item.first_split; split < item.end_split; ++split) {
       SplitProblem problem = split_problem(tile, item, split);
+      problem.first = split == item.first_split;
       problem.scratch = scratch;
       problem.out = tile.partial >= 0 ? partial(tile, item.kv_head, split) : split == 0 ? sum : next;
       kernels.split(queries, problem);

@@ -14,12 +14,12 @@ struct CacheShape {
   CacheType type = CacheType::Bfloat16;
   int64_t kv_heads;         // G
   int64_t width;            // K, any from 1
-  int64_t block_size = 16;  // positions of a block, a multiple of 16
+  int64_t block_size = 64;  // positions of a block, a multiple of 16; long contexts are read faster with 64 and more
 };
 
 /// A block of keys is [G, block_size / 16] tiles of 16 positions, and so is a block of values, in a pool of its own:
 ///   keys    [padded_width / c, 16, c]; INT8 as bytes of q + 128
-///   values  [16 / c, padded_width, c]; INT8 as signed bytes
+///   values  for each 64 of the padded width, the last ones maybe fewer: [16 / c, 64, c]; INT8 as signed bytes
 ///   scales  [16] FP32 at the end of the tile, INT8 only
 /// where c values fill four bytes: 1 of FP32, 2 of BF16, 4 of INT8. Widths are padded to whole 16 by zeros.
 struct CacheLayout {
@@ -28,6 +28,7 @@ struct CacheLayout {
   int64_t block_bytes;  // of keys, and as many of values
 };
 inline constexpr int64_t kTilePositions = 16;
+inline constexpr int64_t kValueColumns = 64;
 inline constexpr int64_t kCacheAlignment = 64;  // of pools, in bytes
 
 CacheLayout cache_layout(const CacheShape& shape);

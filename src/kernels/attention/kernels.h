@@ -49,6 +49,7 @@ struct SplitProblem {
   HeadTiles tiles;
   int64_t begin, end;    // positions, multiples of 16; rows see a part of each tile
   int64_t prefetch_end;  // what is read afterwards, up to here
+  bool first;            // of several; what it reads has not been asked for
   std::byte* scratch;    // as prepare() left it
   PartialRows out;
 };

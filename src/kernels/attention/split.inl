@@ -96,6 +96,12 @@ inline Block block_of(const QueryRows& rows, const SplitProblem& p, int64_t posi
   return block;
 }
 
+/// Some columns of a tile's values.
+struct Columns {
+  int64_t padded_width;    // of the sums
+  int64_t offset, stride;  // bytes from the tile's first to theirs, from kTogether positions to the next
+};
+
 /// Products in FP32 of any type, whose values are widened: kTogether of them fill four bytes.
 template <CacheType kType>
 struct Widened {
@@ -117,6 +123,7 @@ struct Widened {
 
   static int64_t peak(int64_t rounds) {
     Floats sums[8];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) sums[i] = set1(0);
     for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 8
@@ -176,16 +183,17 @@ struct Widened {
   /// sums [kRows, padded_width] += weights of `tiles` tiles times kCount vectors of their values from a column on.
   template <int kRows, int kCount>
   static void weigh(const std::byte* weights, const float*, int tiles, const std::byte* const* values,
-                    const std::byte* const* next, int64_t padded_width, int64_t column, float* to) {
+                    const std::byte* const* next, const Columns& columns, float* to) {
     const float* w = reinterpret_cast<const float*>(weights);
     Floats sums[kRows][kCount];
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-      for (int c = 0; c < kCount; ++c) sums[r][c] = load(to + r * padded_width + column + c * kLanes);
+      for (int c = 0; c < kCount; ++c) sums[r][c] = load(to + r * columns.padded_width + c * kLanes);
     }
     for (int t = 0; t < tiles; ++t) {
-      for (int64_t at = column * 4; at < padded_width * 64 / kTogether; at += padded_width * 4, w += kTogether) {
+      int64_t at = columns.offset;
+      for (int i = 0; i < kTile / kTogether; ++i, at += columns.stride, w += kTogether) {
 #pragma GCC unroll 8
         for (int c = 0; c < kCount; ++c) {
           if (next && c % kParts == 0) ask_for(next[t] + at + c * kLanes * 4);
@@ -202,7 +210,7 @@ struct Widened {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-      for (int c = 0; c < kCount; ++c) store(to + r * padded_width + column + c * kLanes, sums[r][c]);
+      for (int c = 0; c < kCount; ++c) store(to + r * columns.padded_width + c * kLanes, sums[r][c]);
     }
   }
 };
@@ -251,13 +259,24 @@ struct WeighTiles {
   template <int kRows>
   static void of(const std::byte* weights, const float* steps, int tiles, const std::byte* const* values,
                  const std::byte* const* next, int64_t padded_width, float* to) {
-    int64_t column = 0;
-    for (; column + kColumns * kLanes <= padded_width; column += kColumns * kLanes)
-      A::template weigh<kRows, kColumns>(weights, steps, tiles, values, next, padded_width, column, to);
-    for (; column + 2 * kLanes <= padded_width; column += 2 * kLanes)
-      A::template weigh<kRows, 2>(weights, steps, tiles, values, next, padded_width, column, to);
-    for (; column < padded_width; column += kLanes)
-      A::template weigh<kRows, 1>(weights, steps, tiles, values, next, padded_width, column, to);
+    for (int64_t first = 0; first < padded_width; first += kValueColumns) {
+      const int64_t count = padded_width - first < kValueColumns ? padded_width - first : kValueColumns;
+      int64_t column = some<kRows, kColumns>(0, first, count, weights, steps, tiles, values, next, padded_width, to);
+      column = some<kRows, 2>(column, first, count, weights, steps, tiles, values, next, padded_width, to);
+      some<kRows, 1>(column, first, count, weights, steps, tiles, values, next, padded_width, to);
+    }
+  }
+
+  template <int kRows, int kCount>
+  static inline int64_t some(int64_t column, int64_t first, int64_t count, const std::byte* weights, const float* steps,
+                             int tiles, const std::byte* const* values, const std::byte* const* next,
+                             int64_t padded_width, float* to) {
+    constexpr int64_t kTileBytes = kTile / A::kTogether * 4;  // of one column
+    for (; column + kCount * kLanes <= count; column += kCount * kLanes) {
+      const Columns columns = {padded_width, first * kTileBytes + column * 4, count * 4};
+      A::template weigh<kRows, kCount>(weights, steps, tiles, values, next, columns, to + first + column);
+    }
+    return column;
   }
 };
 
@@ -292,14 +311,16 @@ class Split {
 
   static void load_query(const QueryRows& r, int64_t row, float* to) {
     const int64_t from = row / r.group * r.position_stride + row % r.group * r.width;
-    for (int64_t d = 0; d < r.width; ++d) {
-      to[d] = r.bf16 ? widened(static_cast<const uint16_t*>(r.queries)[from + d])
-                     : static_cast<const float*>(r.queries)[from + d];
+    if (r.bf16) {
+      for (int64_t d = 0; d < r.width; ++d) to[d] = widened(static_cast<const uint16_t*>(r.queries)[from + d]);
+    } else {
+      std::memcpy(to, static_cast<const float*>(r.queries) + from, r.width * sizeof(float));
     }
     for (int64_t d = r.width; d < r.padded_width; ++d) to[d] = 0;
   }
 
   void run() const {
+    if (p.first) ask_for_block(block_of(rows, p, p.begin));
     for (int64_t i = 0; i < count; ++i) p.out.maxima[i] = -kLargestFloat;
     for (int64_t i = 0; i < count * kTile; ++i) scratch.sums[i] = 0;
     for (int64_t i = 0; i < count * rows.padded_width; ++i) p.out.values[i] = 0;
@@ -313,6 +334,9 @@ class Split {
       }
       for (int64_t row = 0; row < count; ++row) {
         bound_scores(block, row);
+        if (row < block.tiles) {
+          for (int64_t at = 0; at < p.tiles.tile_bytes / 4; at += 64) ask_for(block.next_values[row] + at);
+        }
         soften(block, row);
       }
       weigh(block);
@@ -322,6 +346,15 @@ class Split {
       Floats sum = load(scratch.sums + i * kTile);
       for (int part = 1; part < kParts; ++part) sum = add(sum, load(scratch.sums + i * kTile + part * kLanes));
       p.out.sums[i] = sum_of(sum);
+    }
+  }
+
+  void ask_for_block(const Block& block) const {
+    for (int t = 0; t < block.tiles; ++t) {
+      for (int64_t at = 0; at < p.tiles.tile_bytes; at += 64) ask_for(block.keys[t] + at);
+    }
+    for (int t = 0; t < block.tiles; ++t) {
+      for (int64_t at = 0; at < p.tiles.tile_bytes; at += 64) ask_for(block.values[t] + at);
     }
   }
 
@@ -402,19 +435,19 @@ class Split {
   /// One tile, of which each position's rows see another part: the rest is zeros there, whatever its bits are.
   void weigh_masked(const Block& block, int t) const {
     constexpr int kGroups = kTile / A::kTogether;
-    const int64_t words = rows.padded_width;
     for (int64_t i = 0; i < rows.positions; ++i) {
       const Visible visible = visible_of(rows, rows.first_position + i, block.position + t * kTile);
-      for (int g = 0; g < kGroups; ++g) {
-        uint32_t mask = 0;
-        for (int j = 0; j < A::kTogether; ++j) {
-          const int slot = g * A::kTogether + j;
-          const bool sees = slot >= visible.first && slot <= visible.last;
-          if (sees) mask |= (A::kTogether == 1 ? 0xFFFFFFFF : 0xFFFFu << 16 * j);
+      Word masks[kGroups] = {};
+      for (int slot = visible.first; slot <= visible.last; ++slot) {
+        masks[slot / A::kTogether] |= A::kTogether == 1 ? 0xFFFFFFFF : 0xFFFFu << slot % A::kTogether * 16;
+      }
+      const Word* from = reinterpret_cast<const Word*>(block.values[t]);
+      Word* to = reinterpret_cast<Word*>(scratch.values);
+      for (int64_t first = 0; first < rows.padded_width; first += kValueColumns) {
+        const int64_t left = rows.padded_width - first, columns = left < kValueColumns ? left : kValueColumns;
+        for (int g = 0; g < kGroups; ++g) {
+          for (int64_t d = 0; d < columns; ++d) *to++ = *from++ & masks[g];
         }
-        const Word* from = reinterpret_cast<const Word*>(block.values[t]) + g * words;
-        Word* to = reinterpret_cast<Word*>(scratch.values) + g * words;
-        for (int64_t d = 0; d < words; ++d) to[d] = from[d] & mask;
       }
       const std::byte* masked = scratch.values;
       weigh_rows(i * rows.group, (i + 1) * rows.group, t, 1, &masked, block.next_values + t);

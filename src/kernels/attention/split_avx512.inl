@@ -55,6 +55,7 @@ struct ByteDots {
 
   static int64_t peak(int64_t rounds) {
     __m512i sums[8];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) sums[i] = _mm512_setzero_si512();
     for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 8
@@ -154,10 +155,10 @@ struct ByteDots {
   /// sums += one of the weights' bytes times the values.
   template <int kRows, int kCount>
   static inline void add_bytes(const std::byte* weights, int tiles, const std::byte* const* values,
-                               const std::byte* const* next, int64_t padded_width, int64_t column,
-                               __m512i (&sums)[kRows][kCount]) {
+                               const std::byte* const* next, const Columns& columns, __m512i (&sums)[kRows][kCount]) {
     for (int t = 0; t < tiles; ++t) {
-      for (int64_t at = column * 4; at < padded_width * kTile; at += padded_width * 4, weights += 4) {
+      int64_t at = columns.offset;
+      for (int i = 0; i < kTile / kTogether; ++i, at += columns.stride, weights += 4) {
         __m512i v[kCount];
 #pragma GCC unroll 4
         for (int c = 0; c < kCount; ++c) {
@@ -176,25 +177,25 @@ struct ByteDots {
 
   template <int kRows, int kCount>
   static void weigh(const std::byte* weights, const float* steps, int tiles, const std::byte* const* values,
-                    const std::byte* const* next, int64_t padded_width, int64_t column, float* to) {
+                    const std::byte* const* next, const Columns& columns, float* to) {
     __m512i sums[kRows][kCount];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int c = 0; c < kCount; ++c) sums[r][c] = _mm512_setzero_si512();
     }
-    add_bytes<kRows, kCount>(weights, tiles, values, next, padded_width, column, sums);
+    add_bytes<kRows, kCount>(weights, tiles, values, next, columns, sums);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int c = 0; c < kCount; ++c) sums[r][c] = _mm512_slli_epi32(sums[r][c], 8);
     }
-    add_bytes<kRows, kCount>(weights + kBlock, tiles, values, nullptr, padded_width, column, sums);
+    add_bytes<kRows, kCount>(weights + kBlock, tiles, values, nullptr, columns, sums);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int c = 0; c < kCount; ++c) {
-        float* at = to + r * padded_width + column + c * kLanes;
+        float* at = to + r * columns.padded_width + c * kLanes;
         store(at, fma(_mm512_cvtepi32_ps(sums[r][c]), set1(steps[r]), load(at)));
       }
     }
@@ -216,6 +217,7 @@ struct Bf16Dots {
   static int64_t peak(int64_t rounds) {
     const __m512bh three = reinterpret_cast<__m512bh>(_mm512_set1_epi16(0x4040));
     Floats sums[8];
+#pragma GCC unroll 8
     for (int i = 0; i < 8; ++i) sums[i] = set1(0);
     for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 8
@@ -277,15 +279,16 @@ struct Bf16Dots {
 
   template <int kRows, int kCount>
   static void weigh(const std::byte* weights, const float*, int tiles, const std::byte* const* values,
-                    const std::byte* const* next, int64_t padded_width, int64_t column, float* to) {
+                    const std::byte* const* next, const Columns& columns, float* to) {
     Floats sums[kRows][kCount];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kCount; ++c) sums[r][c] = load(to + r * padded_width + column + c * kLanes);
+      for (int c = 0; c < kCount; ++c) sums[r][c] = load(to + r * columns.padded_width + c * kLanes);
     }
     for (int t = 0; t < tiles; ++t) {
-      for (int64_t at = column * 4; at < padded_width * 32; at += padded_width * 4, weights += 4) {
+      int64_t at = columns.offset;
+      for (int i = 0; i < kTile / kTogether; ++i, at += columns.stride, weights += 4) {
         __m512bh v[kCount];
 #pragma GCC unroll 4
         for (int c = 0; c < kCount; ++c) {
@@ -303,7 +306,7 @@ struct Bf16Dots {
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int c = 0; c < kCount; ++c) store(to + r * padded_width + column + c * kLanes, sums[r][c]);
+      for (int c = 0; c < kCount; ++c) store(to + r * columns.padded_width + c * kLanes, sums[r][c]);
     }
   }
 };

@@ -32,7 +32,9 @@ struct TileOf {
   Value& at(bool key, int64_t slot, int64_t d) const {
     Value* values = reinterpret_cast<Value*>(bytes);
     if (key) return values[(d / kTogether * kTilePositions + slot) * kTogether + d % kTogether];
-    return values[(slot / kTogether * padded_width + d) * kTogether + slot % kTogether];
+    const int64_t first = d / kValueColumns * kValueColumns, left = padded_width - first;
+    const int64_t columns = left < kValueColumns ? left : kValueColumns;
+    return values[first * kTilePositions + (slot / kTogether * columns + d - first) * kTogether + slot % kTogether];
   }
   float* scales() const { return reinterpret_cast<float*>(bytes + padded_width * kTilePositions); }
 
