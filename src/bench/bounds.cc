@@ -12,7 +12,9 @@ namespace puna::bench {
 
 namespace {
 
+/// Of all matrices; streamed ones as if they were in memory.
 int64_t bytes_of(const ops::Weight& weight) {
+  if (weight.streamed) return weight.streamed->num_experts * kernels::packed_layout(weight.streamed->shape).total_bytes;
   return weight.packed ? weight.packed->num_bytes() : static_cast<int64_t>(weight.dense.nbytes());
 }
 
@@ -38,7 +40,7 @@ ModelWork work_of(const model::Model& model, int64_t cache_element_bytes) {
       case arch::ParamKind::kProjector:
         break;  // a few rows, or no text
       case arch::ParamKind::kRoutedExperts:
-        work.integer = weight.packed != nullptr;
+        work.integer = weight.packed || weight.streamed;
         work.expert_bytes += bytes / experts;  // gate and up, and down, of all layers
         work.expert_parameters += parameters / experts;
         break;

@@ -12,6 +12,7 @@
 
 #include "arch/config.h"
 #include "arch/parameters.h"
+#include "io/file.h"
 #include "kernels/quantized/matmul.h"
 
 namespace puna::checkpoint {
@@ -29,6 +30,18 @@ struct IntegerBlock {
   int8_t* q;
   float* scales;
   int8_t* zeros;
+};
+
+/// Where the matrices of a row lie in a packed file (packed_file.h), in the layout that kernels/quantized multiplies.
+struct PackedRow {
+  kernels::WeightShape shape;  // of each matrix
+  std::filesystem::path file;
+  std::shared_ptr<const io::MappedFile> map;
+  std::vector<int64_t> blocks;  // [matrices] offset in the file of the block that the matrix lies in
+  int64_t block_bytes = 0;      // an expert's two matrices share a block
+  int64_t offset = 0;           // of the matrix in its block
+
+  const std::byte* matrix(size_t index) const { return map->bytes().data() + blocks[index] + offset; }
 };
 
 /// A checkpoint opened for reading. Opening maps files and checks names, shapes and sizes of everything at once; tensor
@@ -55,6 +68,8 @@ class ModelSource {
   virtual bool is_quantised(const arch::ParamRow&) const { return false; }
   /// How the row is stored, when that is as integers in groups that the kernels multiply; nullopt otherwise.
   virtual std::optional<IntegerRow> integers(const arch::ParamRow&) const { return std::nullopt; }
+  /// Where the row lies packed; nullptr for all but packed files.
+  virtual const PackedRow* packed(const arch::ParamRow&) const { return nullptr; }
   /// Outputs begin to end of a matrix of such a row. Throws Error for scales that no quantiser writes.
   virtual void read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
                              const IntegerBlock& out) const;

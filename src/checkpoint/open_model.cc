@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "checkpoint/packed_file.h"
 #include "checkpoint/stored_model.h"
 #include "io/file.h"
 
@@ -29,6 +30,7 @@ fs::path only_file(const fs::path& dir, std::string_view extension) {
 std::unique_ptr<ModelSource> open_directory(const fs::path& dir) {
   if (is_file(dir / "params.json")) return open_meta(dir);
   if (is_file(dir / "config.json")) {
+    if (is_file(dir / kPackedFile)) return std::make_unique<PackedModel>(dir);
     for (const char* name : {"model.safetensors", "model.safetensors.index.json"})
       if (is_file(dir / name)) return open_hf(dir / "config.json", dir / name);
     if (const fs::path single = only_file(dir, ".safetensors"); !single.empty())

@@ -104,7 +104,8 @@ Json spread_json(const bench::Spread& spread) {
   return {{"min", spread.low}, {"median", spread.middle}, {"max", spread.high}};
 }
 
-Json result_json(const bench::RunResult& result, const std::string& model, std::optional<double> disk, int threads) {
+Json result_json(const bench::RunResult& result, const std::string& model, std::optional<double> disk, int threads,
+                 const std::optional<experts::StoreStatistics>& experts) {
   Json json = {{"model", model},
                {"threads", threads},
                {"read_bytes_per_second", spread_json(result.read_bandwidth)},
@@ -112,6 +113,7 @@ Json result_json(const bench::RunResult& result, const std::string& model, std::
                {"bf16_operations_per_second", spread_json(result.bf16_products)},
                {"disk_bytes_per_second", disk ? Json(*disk) : Json(nullptr)},
                {"cases", Json::array()}};
+  if (experts) json["experts"] = experts->json();
   for (const bench::CaseResult& one : result.cases)
     json["cases"].push_back({{"name", one.what.name()},
                              {"kind", one.what.kind == bench::Case::Kind::kPrompt ? "prompt" : "decode"},
@@ -126,7 +128,8 @@ Json result_json(const bench::RunResult& result, const std::string& model, std::
   return json;
 }
 
-std::string result_text(const bench::RunResult& result, std::optional<double> disk, int threads) {
+std::string result_text(const bench::RunResult& result, std::optional<double> disk, int threads,
+                        const std::optional<experts::StoreStatistics>& experts) {
   const auto line = [](const char* what, const bench::Spread& s, double unit, const char* name) {
     return fmt::format("{:<34} {:>9.1f} {:>9.1f} {:>9.1f}  {}\n", what, s.low / unit, s.middle / unit, s.high / unit,
                        name);
@@ -145,6 +148,13 @@ std::string result_text(const bench::RunResult& result, std::optional<double> di
                         one.what.name(), one.tokens_per_second.low, one.tokens_per_second.middle,
                         one.tokens_per_second.high, one.work.bytes / 1e9, one.work.operations / 1e9, one.bound,
                         one.fraction.middle, one.fraction.low, one.fraction.high);
+  if (experts)
+    text += fmt::format(
+        "\nexperts from disk: {:.3f} of {} uses were in memory or on their way, {} read, {} of {} reads ahead were "
+        "used,\n"
+        "{} of {} predictions were right, {:.1f} s waited\n",
+        experts->hit_rate(), experts->uses, format_bytes(experts->bytes_read), experts->useful_prefetches,
+        experts->prefetches, experts->predicted_right, experts->predicted, experts->stall_seconds);
   return text +
          fmt::format(
              "\nGB: weights read once, of the experts those that uniform routing hits, keys and values. Its bound is "
@@ -165,8 +175,10 @@ void run_run(const RunFlags& flags) {
       *loaded.model, loaded.dtype,
       {.cases = cases, .rounds = flags.rounds, .threads = threads, .seed = flags.seed, .interrupt = &interrupt.flag()});
   const std::optional<double> disk = disk_rate(model);
-  if (flags.json) return print_now(result_json(result, model, disk, threads).dump(2) + "\n");
-  print_now(result_text(result, disk, threads));
+  const experts::ExpertStore* store = loaded.model->expert_store();
+  const auto experts = store ? std::optional(store->statistics()) : std::nullopt;
+  if (flags.json) return print_now(result_json(result, model, disk, threads, experts).dump(2) + "\n");
+  print_now(result_text(result, disk, threads, experts));
 }
 
 void add_make(CLI::App& parent) {

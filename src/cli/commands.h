@@ -32,5 +32,6 @@ void add_train(CLI::App& app);
 void add_export(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
+void add_pack(CLI::App& app);
 
 }  // namespace puna::cli

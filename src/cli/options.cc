@@ -1,11 +1,14 @@
 #include "cli/options.h"
 
 #include <CLI/CLI.hpp>
+#include <array>
+#include <charconv>
 #include <filesystem>
 #include <random>
 
 #include "base/env.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "cli/terminal.h"
 #include "engine/threads.h"
 
@@ -25,6 +28,23 @@ at::Device parse_device(const std::string& name) {
   } catch (const c10::Error&) {
   }
   throw UsageError("--device", fmt::format("is '{}'; use cpu, cuda or cuda:N", name));
+}
+
+/// "16GiB", "800MiB", "16GB" (10^9), "50%" of the memory that is available now.
+int64_t parse_memory(const std::string& text) {
+  const std::array<std::pair<std::string_view, double>, 7> units = {
+      {{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"%", 0}}};
+  for (const auto& [unit, bytes] : units) {
+    if (!text.ends_with(unit)) continue;
+    const std::string_view number = std::string_view(text).substr(0, text.size() - unit.size());
+    double value = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), value);
+    if (error != std::errc() || end != number.data() + number.size()) break;
+    const double total = unit == "%" ? value / 100 * static_cast<double>(available_memory_bytes()) : value * bytes;
+    if (total >= 1 && total < 1e18) return static_cast<int64_t>(total);
+    break;
+  }
+  throw UsageError("--memory", fmt::format("is '{}'; write it as 16GiB, 800MiB or 50%", text));
 }
 
 }  // namespace
@@ -51,6 +71,10 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--threads", options.threads, "CPU threads; 0: all physical cores")
       ->type_name("N")
       ->capture_default_str();
+  command
+      .add_option("--memory", options.memory,
+                  "Memory for all of it, as 16GiB or 50%; experts of a packed model that do not fit stay on disk")
+      ->type_name("SIZE");
   command.add_flag("--no-memory-check", options.no_memory_check, "Load even when memory seems too small");
 }
 
@@ -89,6 +113,7 @@ engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bo
   load.weights = options.weights == "dense" ? model::WeightForm::kDense : model::WeightForm::kStored;
   load.device = parse_device(options.device);
   load.context_tokens = context_tokens;
+  if (!options.memory.empty()) load.memory_bytes = parse_memory(options.memory);
   load.check_memory = !options.no_memory_check;
   load.need_tokenizer = need_tokenizer;
   return engine::load_model(load);

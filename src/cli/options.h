@@ -16,13 +16,13 @@ class App;
 namespace puna::cli {
 
 struct ModelOptions {
-  std::string model, tokenizer, dtype = "auto", weights = "stored", device = "cpu";
+  std::string model, tokenizer, dtype = "auto", weights = "stored", device = "cpu", memory;
   std::vector<std::string> adapters;
   int threads = 0;
   bool no_memory_check = false;
 };
 
-/// --model, --tokenizer, --adapter, --dtype, --weights, --device, --threads, --no-memory-check. What `options` holds
+/// --model, --tokenizer, --adapter, --dtype, --weights, --device, --threads, --memory, --no-memory-check. What `options` holds
 /// are the defaults.
 void add_model_options(CLI::App& command, ModelOptions& options);
 

@@ -152,6 +152,7 @@ void add_commands(CLI::App& app) {
   add_export(app);
   add_quantize(app);
   add_bench(app);
+  add_pack(app);
 }
 
 int run(std::vector<std::string> arguments) {

@@ -116,7 +116,9 @@ SamplingParams sampling_defaults(const Json& json, std::string_view where) {
 
 MemoryNeed memory_need(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens) {
   MemoryNeed need;
-  need.weights_bytes = model::weight_bytes(source, load).total();
+  const model::WeightBytes weights = model::weight_bytes(source, load);
+  need.weights_bytes = weights.total();
+  if (load.expert_bytes > 0) need.weights_bytes -= std::max<int64_t>(0, weights.experts - load.expert_bytes);
   need.cache_bytes = arch::kv_cache_bytes(source.config().text, context_tokens, stored_type(load.dtype));
   const arch::TextConfig& text = source.config().text;
   const int64_t piece = std::min<int64_t>(context_tokens, 2048);
@@ -152,6 +154,27 @@ void check_memory(const checkpoint::ModelSource& source, const model::LoadOption
        format_bytes(available_bytes), fmt::join(remedies, ", or "));
 }
 
+int64_t expert_bytes(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens,
+                     int64_t memory_bytes, std::string_view where) {
+  const int64_t experts = model::weight_bytes(source, load).experts;
+  const MemoryNeed need = memory_need(source, load, context_tokens);
+  if (need.total() <= memory_bytes) return 0;
+  if (experts == 0)
+    fail(where, "needs {} and may have {}; experts stay on disk in packed models alone: make one with puna pack",
+         format_bytes(need.total()), format_bytes(memory_bytes));
+  int64_t block = 0;
+  for (const arch::ParamRow& row : source.rows())
+    if (const checkpoint::PackedRow* packed = source.packed(row); packed && row.shape.size() == 3)
+      block = std::max(block, packed->block_bytes);
+  const int64_t others = need.total() - experts;
+  if (memory_bytes < others + 2 * block)
+    fail(where,
+         "may have {}, but needs {} beside its experts, and room for two of {}; the least that works is --memory {}",
+         format_bytes(memory_bytes), format_bytes(others), format_bytes(block),
+         fmt::format("{}MiB", (others + 2 * block + (1 << 20) - 1) >> 20));
+  return memory_bytes - others;
+}
+
 LoadedModel load_model(const LoadOptions& options) {
   LoadedModel loaded;
   loaded.name = options.model.string();
@@ -171,12 +194,14 @@ LoadedModel load_model(const LoadOptions& options) {
   if (loaded.has_vision())
     loaded.image_processor =
         media::image_processor_config(directory_of(options.model), loaded.config().vision->image_size);
-  const model::LoadOptions load = {loaded.dtype, loaded.device, options.weights};
-  if (options.check_memory && options.device.is_cpu()) {
-    const int64_t longest = loaded.config().text.max_position_embeddings;
-    const int64_t context = longest > 0 ? std::min(options.context_tokens, longest) : options.context_tokens;
+  model::LoadOptions load = {loaded.dtype, loaded.device, options.weights};
+  const int64_t longest = loaded.config().text.max_position_embeddings;
+  const int64_t context = longest > 0 ? std::min(options.context_tokens, longest) : options.context_tokens;
+  if (options.memory_bytes > 0)
+    load.expert_bytes =
+        expert_bytes(*loaded.source, load, std::max<int64_t>(context, 1), options.memory_bytes, loaded.name);
+  if (options.check_memory && options.device.is_cpu())
     check_memory(*loaded.source, load, std::max<int64_t>(context, 1), available_memory_bytes(), loaded.name);
-  }
   loaded.model = model::Model::load(*loaded.source, load);
   for (const fs::path& dir : options.adapters)
     loaded.model->add_adapter(checkpoint::open_adapter(dir, loaded.config()));

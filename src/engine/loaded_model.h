@@ -25,6 +25,7 @@ struct LoadOptions {
   at::Device device = at::kCPU;
   model::WeightForm weights = model::WeightForm::kStored;
   int64_t context_tokens = 8192;  // whose cache must fit too
+  int64_t memory_bytes = 0;       // for everything; routed experts of a packed model that do not fit stay in their file
   bool check_memory = true;
   bool need_tokenizer = true;  // false: a missing tokenizer is no error (token ids in, logits out)
 };
@@ -59,6 +60,11 @@ struct MemoryNeed {
   int64_t total() const { return weights_bytes + cache_bytes + activation_bytes; }
 };
 MemoryNeed memory_need(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens);
+
+/// What is left of `memory_bytes` for routed experts; 0 when all fit. Throws Error, with the least that works, when not
+/// even two do, or when the model is not packed.
+int64_t expert_bytes(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens,
+                     int64_t memory_bytes, std::string_view where);
 
 /// Throws Error unless the need fits in `available_bytes`: what it needs, what is there, what would make it fit.
 void check_memory(const checkpoint::ModelSource& source, const model::LoadOptions& load, int64_t context_tokens,

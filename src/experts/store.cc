@@ -186,7 +186,8 @@ void ExpertStore::visit(int layer, std::span<const int> experts, const Use& use)
     }
   }
   size_t next_missing = 0;
-  while (!present.empty() || !waiting.empty() || next_missing < missing.size()) {
+  bool first = true;
+  while (first || !present.empty() || !waiting.empty() || next_missing < missing.size()) {
     for (; next_missing < missing.size(); ++next_missing) {
       Slot* slot = free_slot(/*for_guess=*/false, 0);
       if (slot == nullptr) break;
@@ -194,7 +195,7 @@ void ExpertStore::visit(int layer, std::span<const int> experts, const Use& use)
       slot->pinned = true;
       waiting.push_back(missing[next_missing]);
     }
-    if (present.empty()) {
+    if (present.empty() && !first) {
       // Nothing to compute: the first that comes, and all that came with it.
       await(slots_[static_cast<size_t>(expert(layer, waiting.front()).slot)]);
     }
@@ -205,7 +206,8 @@ void ExpertStore::visit(int layer, std::span<const int> experts, const Use& use)
       ready(index);
       return true;
     });
-    use(present);
+    if (first || !present.empty()) use(present);
+    first = false;
     for (const Present& done : present) slots_[static_cast<size_t>(expert(layer, done.expert).slot)].pinned = false;
     present.clear();
   }

@@ -55,8 +55,8 @@ class ExpertStore {
   using Use = std::function<void(std::span<const Present>)>;
 
   /// Gives each of the experts (each once, any order) to `use` exactly once, in as many calls as it takes: first those
-  /// that are there, the others as they come, so that reading and computing overlap. Throws Error when one cannot be
-  /// read; what `use` has been given by then was right.
+  /// that are there, perhaps none, then the others as they come, so that reading and computing overlap. Throws Error
+  /// when one cannot be read; what `use` has been given by then was right.
   void visit(int layer, std::span<const int> experts, const Use& use);
 
   /// Begins to read those that are not there, in place of what is worth less. A guess: visit() need not name them.

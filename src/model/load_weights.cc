@@ -44,7 +44,65 @@ std::shared_ptr<const ops::PackedWeight> pack(const checkpoint::ModelSource& sou
   return packed;
 }
 
+int64_t packed_bytes(const checkpoint::PackedRow& row) {
+  return kernels::packed_layout(row.shape).total_bytes * static_cast<int64_t>(row.blocks.size());
+}
+
+bool is_streamed(const arch::ParamRow& row, const std::shared_ptr<experts::ExpertStore>& store) {
+  return store && row.kind == arch::ParamKind::kRoutedExperts;
+}
+
+/// Rows of the table that hold gate and up of a layer's packed experts, in the order of the store's layers.
+std::vector<const arch::ParamRow*> store_layers(const checkpoint::ModelSource& source) {
+  std::vector<const arch::ParamRow*> layers;
+  for (const arch::ParamRow& row : source.rows()) {
+    const checkpoint::PackedRow* packed = row.kind == arch::ParamKind::kRoutedExperts ? source.packed(row) : nullptr;
+    if (packed && packed->offset == 0) layers.push_back(&row);
+  }
+  return layers;
+}
+
+ops::Weight load_packed(const checkpoint::ModelSource& source, const arch::ParamRow& row,
+                        const checkpoint::PackedRow& packed, const std::shared_ptr<experts::ExpertStore>& store) {
+  const bool routed = row.shape.size() == 3;
+  const auto count = static_cast<int64_t>(packed.blocks.size());
+  if (is_streamed(row, store)) {
+    const auto layers = store_layers(source);
+    const auto layer = std::ranges::find_if(layers, [&](const auto* other) { return other->layer == row.layer; });
+    return {row.name,
+            {},
+            {},
+            nullptr,
+            std::make_shared<ops::StreamedExperts>(store, static_cast<int>(layer - layers.begin()), packed.shape, count,
+                                                   packed.offset)};
+  }
+  std::vector<const std::byte*> matrices;
+  for (size_t i = 0; i < packed.blocks.size(); ++i) matrices.push_back(packed.matrix(i));
+  if (!store) {
+    const std::shared_ptr<std::byte> owner(packed.map, const_cast<std::byte*>(packed.map->bytes().data()));
+    return {row.name, {}, {}, std::make_shared<ops::PackedWeight>(packed.shape, routed, std::move(matrices), owner)};
+  }
+  // Beside a store the mapped pages would be the first to go when memory is short, so these are memory of our own.
+  const auto own = std::make_shared<ops::PackedWeight>(packed.shape, routed, count);
+  for (int64_t i = 0; i < count; ++i)
+    std::copy_n(matrices[i], kernels::packed_layout(packed.shape).total_bytes, own->at(i));
+  return {row.name, {}, {}, own};
+}
+
 }  // namespace
+
+std::shared_ptr<experts::ExpertStore> open_store(const checkpoint::ModelSource& source, const LoadOptions& options) {
+  const auto layers = store_layers(source);
+  if (options.expert_bytes <= 0 || layers.empty()) return nullptr;
+  experts::StoreLayout layout;
+  for (const arch::ParamRow* row : layers) {
+    const checkpoint::PackedRow& packed = *source.packed(*row);
+    layout.file = packed.file;
+    layout.blocks.emplace_back();
+    for (const int64_t offset : packed.blocks) layout.blocks.back().push_back({offset, packed.block_bytes});
+  }
+  return std::make_shared<experts::ExpertStore>(std::move(layout), options.expert_bytes);
+}
 
 std::optional<checkpoint::IntegerRow> held_integers(const checkpoint::ModelSource& source, const arch::ParamRow& row,
                                                     const LoadOptions& options) {
@@ -53,7 +111,12 @@ std::optional<checkpoint::IntegerRow> held_integers(const checkpoint::ModelSourc
   return source.integers(row);
 }
 
-ops::Weight load_weight(const checkpoint::ModelSource& source, const arch::ParamRow& row, const LoadOptions& options) {
+ops::Weight load_weight(const checkpoint::ModelSource& source, const arch::ParamRow& row, const LoadOptions& options,
+                        const std::shared_ptr<experts::ExpertStore>& store) {
+  const checkpoint::PackedRow* packed = source.packed(row);
+  if (packed && options.device.is_cuda())
+    fail(packed->file.string(), "is packed for a CPU; on a GPU use the model that it was packed from");
+  if (packed && options.weights == WeightForm::kStored) return load_packed(source, row, *packed, store);
   if (const auto integers = held_integers(source, row, options))
     return {row.name, {}, {}, pack(source, row, *integers)};
   at::Tensor dense = source.load(row, options.dtype).to(options.device);
@@ -66,6 +129,10 @@ WeightBytes weight_bytes(const checkpoint::ModelSource& source, const LoadOption
   for (const arch::ParamRow& row : source.rows()) {
     if (const auto integers = held_integers(source, row, options)) {
       bytes.packed += kernels::packed_layout(integers->shape).total_bytes * integers->num_matrices;
+      ++bytes.num_packed;
+    } else if (const checkpoint::PackedRow* packed = source.packed(row)) {
+      bytes.packed += packed_bytes(*packed);
+      bytes.experts += row.kind == arch::ParamKind::kRoutedExperts ? packed_bytes(*packed) : 0;
       ++bytes.num_packed;
     } else if (source.is_quantised(row)) {
       bytes.dequantised += dense_bytes(row, options.dtype);

@@ -28,6 +28,7 @@ struct NoGradient {
 struct Model::Impl {
   arch::Llama4Config config;
   LoadOptions options;
+  std::shared_ptr<experts::ExpertStore> store;
   Weights weights;
   std::optional<TextModel> text;
   std::optional<VisionModel> vision;
@@ -61,9 +62,10 @@ std::unique_ptr<Model> Model::load(const checkpoint::ModelSource& source, const 
   auto impl = std::make_unique<Impl>();
   impl->config = source.config();
   impl->options = options;
+  impl->store = open_store(source, options);
   Progress progress("loading", static_cast<int64_t>(source.rows().size()));
   for (const arch::ParamRow& row : source.rows()) {
-    impl->weights[row.name] = load_weight(source, row, options);
+    impl->weights[row.name] = load_weight(source, row, options, impl->store);
     progress.add(1);
   }
   if (const WeightBytes bytes = weight_bytes(source, options); bytes.num_dequantised > 0)
@@ -104,6 +106,7 @@ void Model::add_adapter(const checkpoint::Adapter& adapter) {
     impl_->weights.at(addition.parameter).adapters.push_back({place(addition.a), place(addition.b), addition.scale});
 }
 
+experts::ExpertStore* Model::expert_store() const { return impl_->store.get(); }
 const std::map<std::string, ops::Weight>& Model::weights() const { return impl_->weights; }
 std::map<std::string, ops::Weight>& Model::weights() { return impl_->weights; }
 

@@ -11,6 +11,7 @@
 #include "arch/config.h"
 #include "checkpoint/adapter.h"
 #include "checkpoint/model_source.h"
+#include "experts/store.h"
 #include "model/batch.h"
 #include "model/training.h"
 #include "ops/weight.h"
@@ -28,11 +29,13 @@ struct LoadOptions {
   at::ScalarType dtype = at::kBFloat16;  // of the arithmetic, and of dense weights
   at::Device device = at::kCPU;
   WeightForm weights = WeightForm::kStored;
+  int64_t expert_bytes = 0;  // memory for the routed experts of a packed file, the others staying there; 0: all
 };
 
 /// Bytes of a model's weights in memory, by how they are held.
 struct WeightBytes {
   int64_t packed = 0;                           // as the integers that are stored
+  int64_t experts = 0;                          // of these, routed experts of a packed file
   int64_t dequantised = 0;                      // stored as fewer bits, dense here
   int64_t dense = 0;                            // the rest
   int64_t num_packed = 0, num_dequantised = 0;  // rows of the table
@@ -59,6 +62,9 @@ class Model {
 
   /// Adds an adapter to its weights; several add up.
   void add_adapter(const checkpoint::Adapter& adapter);
+
+  /// Of the routed experts that stay in their file; null when all are in memory.
+  experts::ExpertStore* expert_store() const;
 
   /// All parameters by Puna's name: to train (requires_grad), to save, to inspect.
   const std::map<std::string, ops::Weight>& weights() const;

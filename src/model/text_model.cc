@@ -1,5 +1,7 @@
 #include "model/text_model.h"
 
+#include <algorithm>
+
 #include "model/kv_cache.h"
 #include "model/recompute.h"
 #include "model/routing_statistics.h"
@@ -99,7 +101,7 @@ at::Tensor TextModel::block(const Layer& layer, at::Tensor x_TD, const Step& ste
   x_TD = add_residual(x_TD, attention(layer, normed_TD, step, trace), trace);
   const at::Tensor ffn_in_TD = ops::rms_norm(x_TD, layer.post_norm->dense, config_.rms_norm_eps);
   const at::Tensor ffn_out_TD =
-      layer.plan.moe ? experts(layer, ffn_in_TD, step, trace, pass) : feed_forward(layer.ffn, ffn_in_TD);
+      layer.plan.moe ? experts(layer, ffn_in_TD, x_TD, step, trace, pass) : feed_forward(layer.ffn, ffn_in_TD);
   record(trace, layer.plan.index, "ffn_out", ffn_out_TD);
   x_TD = add_residual(x_TD, ffn_out_TD, trace);
   record(trace, layer.plan.index, "out", x_TD);
@@ -216,9 +218,9 @@ at::Tensor TextModel::feed_forward(const Ffn& ffn, const at::Tensor& x_TD) {
   return ops::feed_forward(x_TD, *ffn.gate, *ffn.up, *ffn.down);
 }
 
-at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace,
-                              LayerPass& pass) const {
-  const at::Tensor logits_TE = ops::linear(x_TD, *layer.router);
+at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& in_TD, const at::Tensor& x_TD, const Step& step,
+                              Trace* trace, LayerPass& pass) const {
+  const at::Tensor logits_TE = ops::linear(in_TD, *layer.router);
   const ops::Routing routing =
       ops::route(logits_TE, config_.num_experts_per_tok, score_of(config_), pass.selection_bias);
   route_pass(layer, logits_TE, routing, step, pass);
@@ -228,8 +230,26 @@ at::Tensor TextModel::experts(const Layer& layer, const at::Tensor& x_TD, const 
            at::zeros_like(logits_TE).scatter(1, routing.selected, routing.scores));
     record(trace, layer.plan.index, "selected", routing.selected.to(at::kInt));
   }
-  return ops::experts(x_TD, routing, {layer.ffn.gate, layer.ffn.up, layer.ffn.down, layer.gate_up, layer.down},
-                      config_.score_on == arch::ScoreOn::kInput);
+  ops::ExpertWeights weights = {layer.ffn.gate, layer.ffn.up, layer.ffn.down, layer.gate_up, layer.down};
+  if (layer.gate_up->streamed) weights.read_ahead = [this, &layer, &x_TD] { read_ahead(layer, x_TD); };
+  return ops::experts(in_TD, routing, weights, config_.score_on == arch::ScoreOn::kInput);
+}
+
+/// The next layer's router applied to what goes into this layer's experts: often it chooses as it will.
+void TextModel::read_ahead(const Layer& layer, const at::Tensor& x_TD) const {
+  const auto next = std::find_if(layers_.begin() + layer.plan.index + 1, layers_.end(),
+                                 [](const Layer& other) { return other.gate_up && other.gate_up->streamed; });
+  if (next == layers_.end()) return;
+  const at::Tensor logits_TE =
+      ops::linear(ops::rms_norm(x_TD, next->post_norm->dense, config_.rms_norm_eps), *next->router);
+  const at::Tensor chosen = std::get<1>(logits_TE.topk(config_.num_experts_per_tok)).flatten();
+  const at::Tensor uses_E = at::bincount(chosen, /*weights=*/{}, config_.num_local_experts);
+  std::vector<int> likely;
+  const int64_t* uses = uses_E.const_data_ptr<int64_t>();
+  for (int64_t e = 0; e < uses_E.numel(); ++e)
+    if (uses[e] > 0) likely.push_back(static_cast<int>(e));
+  std::stable_sort(likely.begin(), likely.end(), [&](int a, int b) { return uses[a] > uses[b]; });
+  next->gate_up->streamed->store->prefetch(next->gate_up->streamed->layer, likely);
 }
 
 void TextModel::route_pass(const Layer& layer, const at::Tensor& logits_TE, const ops::Routing& routing,

@@ -57,7 +57,10 @@ class TextModel {
   at::Tensor fused_attention(const Layer& layer, const at::Tensor& x_TD, const Step& step) const;
   at::Tensor attend(const Layer& layer, const at::Tensor& q_THK, const at::Tensor& k_TGK, const at::Tensor& v_TGK,
                     const Step& step) const;
-  at::Tensor experts(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace, LayerPass& pass) const;
+  /// `in_TD` is what the layer gets, `x_TD` the residual stream that it was made of.
+  at::Tensor experts(const Layer& layer, const at::Tensor& in_TD, const at::Tensor& x_TD, const Step& step,
+                     Trace* trace, LayerPass& pass) const;
+  void read_ahead(const Layer& layer, const at::Tensor& x_TD) const;
   void route_pass(const Layer& layer, const at::Tensor& logits_TE, const ops::Routing& routing, const Step& step,
                   LayerPass& pass) const;
   static std::vector<at::Tensor> trainable_of(const Layer& layer);

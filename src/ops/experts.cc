@@ -3,6 +3,8 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <deque>
+#include <utility>
 
 #include "base/error.h"
 #include "ops/fused.h"
@@ -20,7 +22,7 @@ PackedFeedForward routed_layer(const Routing& routing, const ExpertWeights& weig
   layer.down = weights.down->packed.get();
   layer.offsets = routing.offsets;
   const int64_t N = routing.offsets.back();
-  layer.out = at::empty({N, layer.down->shape.n}, at::kFloat);
+  layer.out = at::empty({N, weights.down->outputs()}, at::kFloat);
   layer.tokens.resize(N);
   const int64_t* token_of_row = routing.sorted ? nullptr : routing.token_of_row.const_data_ptr<int64_t>();
   for (int64_t r = 0; r < N; ++r) layer.tokens[r] = static_cast<int32_t>(token_of_row ? token_of_row[r] : r);
@@ -28,6 +30,49 @@ PackedFeedForward routed_layer(const Routing& routing, const ExpertWeights& weig
   const float* values = scores.const_data_ptr<float>();
   (score_on_input ? layer.input_factors : layer.output_factors).assign(values, values + N);
   return layer;
+}
+
+/// The rows of one expert, with its matrices in `block`. Their views are kept in `views`.
+PackedFeedForward expert_rows(const PackedFeedForward& all, int64_t expert, const std::byte* block,
+                              const ExpertWeights& weights, std::deque<PackedWeight>& views) {
+  const int64_t begin = all.offsets[expert], rows = all.offsets[expert + 1] - begin;
+  const auto view = [&](const Weight& weight) {
+    const StreamedExperts& streamed = *weight.streamed;
+    return &views.emplace_back(streamed.shape, /*routed=*/false, std::vector{block + streamed.offset});
+  };
+  const auto part = [&](const auto& values) {
+    using Values = std::remove_cvref_t<decltype(values)>;
+    return values.empty() ? Values() : Values(values.begin() + begin, values.begin() + begin + rows);
+  };
+  PackedFeedForward layer;
+  layer.gate_up = {view(*weights.gate_up)};
+  layer.down = view(*weights.down);
+  layer.offsets = {0, rows};
+  layer.tokens = part(all.tokens);
+  layer.input_factors = part(all.input_factors);
+  layer.output_factors = part(all.output_factors);
+  layer.out = all.out.narrow(0, begin, rows);
+  return layer;
+}
+
+/// The routed rows, each expert's as soon as it is there, and `others` with the first of them.
+void run_streamed(const PackedFeedForward& routed, const ExpertWeights& weights, std::vector<PackedFeedForward> others,
+                  QuantizedInput& input) {
+  std::vector<int> needed;
+  for (size_t e = 0; e + 1 < routed.offsets.size(); ++e)
+    if (routed.offsets[e + 1] > routed.offsets[e]) needed.push_back(static_cast<int>(e));
+  const StreamedExperts& streamed = *weights.gate_up->streamed;
+  bool first = true;
+  streamed.store->visit(streamed.layer, needed, [&](std::span<const experts::ExpertStore::Present> present) {
+    std::deque<PackedWeight> views;
+    std::vector<PackedFeedForward> layers;
+    if (std::exchange(first, false)) {
+      if (weights.read_ahead) weights.read_ahead();
+      layers = others;
+    }
+    for (const auto& one : present) layers.push_back(expert_rows(routed, one.expert, one.bytes, weights, views));
+    if (!layers.empty()) run(layers, input);
+  });
 }
 
 PackedFeedForward shared_layer(const at::Tensor& x, const ExpertWeights& weights) {
@@ -67,7 +112,8 @@ at::Tensor packed_experts(const at::Tensor& x, const Routing& routing, const Exp
                  static_cast<int64_t>(routing.offsets.size()) == weights.down->num_experts() + 1,
              "experts '{}': {} columns do not fit", weights.gate_up->name, x.size(1));
   QuantizedInput input(x);
-  std::vector<PackedFeedForward> layers = {routed_layer(routing, weights, score_on_input)};
+  const PackedFeedForward routed = routed_layer(routing, weights, score_on_input);
+  std::vector<PackedFeedForward> layers;
   at::Tensor shared_TD;
   if (are_packed({weights.shared_gate, weights.shared_up, weights.shared_down})) {
     layers.push_back(shared_layer(x, weights));
@@ -75,19 +121,29 @@ at::Tensor packed_experts(const at::Tensor& x, const Routing& routing, const Exp
   } else {
     shared_TD = feed_forward(x, *weights.shared_gate, *weights.shared_up, *weights.shared_down).to(at::kFloat);
   }
-  run(layers, input);
+  if (weights.gate_up->streamed) {
+    run_streamed(routed, weights, std::move(layers), input);
+  } else {
+    layers.push_back(routed);
+    run(layers, input);
+  }
   const at::Tensor y = at::empty(x.sizes(), x.options().requires_grad(false));
   if (x.scalar_type() == at::kFloat)
-    add_up<float>(shared_TD.contiguous(), layers[0].out, routing, y);
+    add_up<float>(shared_TD.contiguous(), routed.out, routing, y);
   else
-    add_up<at::BFloat16>(shared_TD.contiguous(), layers[0].out, routing, y);
+    add_up<at::BFloat16>(shared_TD.contiguous(), routed.out, routing, y);
   return y;
 }
 
 }  // namespace
 
 at::Tensor experts(const at::Tensor& x, const Routing& routing, const ExpertWeights& weights, bool score_on_input) {
-  if (are_packed({weights.gate_up, weights.down})) return packed_experts(x, routing, weights, score_on_input);
+  const bool streamed = weights.gate_up->streamed != nullptr;
+  if (streamed && !(weights.gate_up->adapters.empty() && weights.down->adapters.empty()))
+    fail("weights", "'{}' is read from its file when it is needed and takes no adapter; give more --memory",
+         weights.gate_up->name);
+  if (streamed || are_packed({weights.gate_up, weights.down}))
+    return packed_experts(x, routing, weights, score_on_input);
   const at::Tensor shared_TD = feed_forward(x, *weights.shared_gate, *weights.shared_up, *weights.shared_down);
   if (score_on_input && can_fuse(x, {weights.gate_up, weights.down}))
     return shared_TD + fused_experts(x, routing, weights.gate_up->dense, weights.down->dense);

@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
+
 #include "ops/moe.h"
 #include "ops/weight.h"
 
@@ -13,6 +15,9 @@ namespace puna::ops {
 struct ExpertWeights {
   const Weight *shared_gate, *shared_up, *shared_down;
   const Weight *gate_up, *down;
+  /// Called once the experts that are needed cannot be given up any more, to say what will be needed next; may be
+  /// empty.
+  std::function<void()> read_ahead = {};
 };
 
 /// x [T, D] -> shared(x) + sum over each token's experts of expert(score x), or of score expert(x).

@@ -145,6 +145,10 @@ PackedWeight::PackedWeight(const WeightShape& of, bool is_routed, int64_t num_ma
   for (int64_t i = 0; i < num_matrices; ++i) matrices.push_back(bytes.get() + i * each);
 }
 
+PackedWeight::PackedWeight(const WeightShape& of, bool is_routed, std::vector<const std::byte*> where,
+                           std::shared_ptr<std::byte> owner)
+    : shape(of), routed(is_routed), matrices(std::move(where)), bytes(std::move(owner)) {}
+
 std::byte* PackedWeight::at(int64_t matrix) const {
   return bytes.get() + matrix * kernels::packed_layout(shape).total_bytes;
 }
@@ -154,7 +158,7 @@ int64_t PackedWeight::num_bytes() const {
 }
 
 const at::Tensor& dense_of(const Weight& weight) {
-  if (weight.packed)
+  if (weight.packed || weight.streamed)
     fail("weights",
          "'{}' is held as the integers that its file stores; this needs dense values: load with --weights "
          "dense",

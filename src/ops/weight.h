@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "experts/store.h"
 #include "kernels/quantized/matmul.h"
 
 namespace puna::ops {
@@ -28,21 +29,41 @@ struct PackedWeight {
 
   /// Memory for `num_matrices`, to be filled at at(i). Throws Error for a PUNA_ISA that is not there.
   PackedWeight(const kernels::WeightShape& shape, bool routed, int64_t num_matrices);
+  /// Of matrices that lie elsewhere, as long as `owner` lives.
+  PackedWeight(const kernels::WeightShape& shape, bool routed, std::vector<const std::byte*> matrices,
+               std::shared_ptr<std::byte> owner = nullptr);
   std::byte* at(int64_t matrix) const;
   int64_t num_bytes() const;
 };
 
-/// What is behind a row of the parameter table: dense values, or packed ones; with adapters on top.
+/// Routed experts that stay in a file and are read when rows are routed to them. An expert's two matrices, gate_up and
+/// down, are one block of the store.
+struct StreamedExperts {
+  std::shared_ptr<experts::ExpertStore> store;
+  int layer;                   // of the store
+  kernels::WeightShape shape;  // n outputs, k inputs, of each matrix
+  int64_t num_experts;
+  int64_t offset;  // of the matrix in its block
+};
+
+/// What is behind a row of the parameter table: dense values, or packed ones, in memory or in a file; with adapters on
+/// top of the first two.
 struct Weight {
   std::string name;  // the table's, for errors
   at::Tensor dense;  // [out, in]; routed experts [E, in, out]; undefined when packed
   std::vector<LowRank> adapters;
   std::shared_ptr<const PackedWeight> packed = nullptr;
+  std::shared_ptr<const StreamedExperts> streamed = nullptr;
 
-  int64_t inputs() const { return packed ? packed->shape.k : dense.size(1); }
-  int64_t outputs() const { return packed ? packed->shape.n : dense.dim() == 3 ? dense.size(2) : dense.size(0); }
-  bool routed() const { return packed ? packed->routed : dense.dim() == 3; }
-  int64_t num_experts() const { return packed ? static_cast<int64_t>(packed->matrices.size()) : dense.size(0); }
+  int64_t inputs() const { return shape() ? shape()->k : dense.size(1); }
+  int64_t outputs() const { return shape() ? shape()->n : dense.dim() == 3 ? dense.size(2) : dense.size(0); }
+  bool routed() const { return streamed || (packed ? packed->routed : dense.dim() == 3); }
+  int64_t num_experts() const {
+    return streamed ? streamed->num_experts : packed ? static_cast<int64_t>(packed->matrices.size()) : dense.size(0);
+  }
+
+ private:
+  const kernels::WeightShape* shape() const { return streamed ? &streamed->shape : packed ? &packed->shape : nullptr; }
 };
 
 /// The dense values; Error where they are needed and the weight is packed.

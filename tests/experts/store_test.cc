@@ -53,7 +53,7 @@ class Store : public testing::Test {
     int calls = 0;
     store.visit(layer, experts, [&](std::span<const ExpertStore::Present> present) {
       ++calls;
-      EXPECT_FALSE(present.empty());
+      EXPECT_TRUE(calls == 1 || !present.empty());
       for (const auto& one : present) {
         seen.insert(one.expert);
         const auto* values = reinterpret_cast<const int32_t*>(one.bytes);

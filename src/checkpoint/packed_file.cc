@@ -1,0 +1,309 @@
+#include "checkpoint/packed_file.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/memory.h"
+#include "base/parallel_for.h"
+#include "base/progress.h"
+#include "checkpoint/save.h"
+#include "checkpoint/scalar_type.h"
+#include "io/direct_reader.h"
+#include "io/safetensors.h"
+#include "io/text.h"
+
+namespace puna::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kFormat = "puna-packed-1";
+constexpr const char* kRemedy = "is the file whole, and config.json of the same model?";
+constexpr int64_t kPieceElements = int64_t{1} << 20;  // that a thread packs at a time
+
+/// A part of the file that is read as a whole.
+struct Block {
+  struct Part {
+    size_t row;  // of the parameter table
+    int64_t matrix;
+    int64_t offset;  // in the block
+  };
+  std::string tensor;
+  std::vector<Part> parts;
+  int64_t bytes = 0;
+};
+
+kernels::WeightShape matrix_shape(const arch::ParamRow& row, const kernels::WeightFormat& format) {
+  // Linears are [out, in], routed experts [E, in, out].
+  return row.shape.size() == 3 ? kernels::WeightShape{row.shape[2], row.shape[1], format}
+                               : kernels::WeightShape{row.shape[0], row.shape[1], format};
+}
+
+int64_t padded(int64_t bytes) {
+  return (bytes + io::kDirectAlignment - 1) / io::kDirectAlignment * io::kDirectAlignment;
+}
+
+/// The blocks in the order of the file. `formats`: of the packed rows. An expert's gate_up and down lie in one block.
+std::vector<Block> blocks_of(const std::vector<arch::ParamRow>& rows,
+                             const std::map<std::string, kernels::WeightFormat>& formats, const std::string& where) {
+  std::vector<Block> blocks;
+  const auto bytes = [&](size_t row) {
+    return kernels::packed_layout(matrix_shape(rows[row], formats.at(rows[row].name))).total_bytes;
+  };
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const arch::ParamRow& row = rows[i];
+    if (!formats.contains(row.name)) continue;
+    if (row.shape.size() == 2) {
+      blocks.push_back({row.name, {{i, 0, 0}}, padded(bytes(i))});
+      continue;
+    }
+    const bool pair = row.shape.size() == 3 && i + 1 < rows.size() && rows[i + 1].kind == row.kind &&
+                      rows[i + 1].layer == row.layer && formats.contains(rows[i + 1].name);
+    if (!pair) fail(where, "'{}' is packed alone; {}", row.name, kRemedy);
+    const std::string prefix = row.name.substr(0, row.name.rfind('.'));
+    for (int64_t e = 0; e < row.shape[0]; ++e)
+      blocks.push_back(
+          {fmt::format("{}.{}", prefix, e), {{i, e, 0}, {i + 1, e, bytes(i)}}, padded(bytes(i) + bytes(i + 1))});
+    ++i;
+  }
+  return blocks;
+}
+
+kernels::WeightFormat format_from(const Json& json, const std::string& where) {
+  kernels::WeightFormat format;
+  try {
+    format.bits = json.at("bits").get<int>();
+    format.group = json.at("group").get<int64_t>();
+    format.channel_scales = json.at("channel_scales").get<bool>();
+    format.zeros = json.at("zeros").get<bool>();
+  } catch (const Json::exception&) {
+    fail(where, "its 'rows' lack a format; {}", kRemedy);
+  }
+  if ((format.bits != 4 && format.bits != 8) || (format.group != 32 && format.group != 128))
+    fail(where, "{} bits in groups of {} are no packed format; {}", format.bits, format.group, kRemedy);
+  return format;
+}
+
+Json format_json(const kernels::WeightFormat& format) {
+  return {{"bits", format.bits},
+          {"group", format.group},
+          {"channel_scales", format.channel_scales},
+          {"zeros", format.zeros}};
+}
+
+at::ScalarType dense_type(const ModelSource& source) {
+  const DType dtype = source.config().dtype;
+  return *scalar_type(dtype == DType::F32 || dtype == DType::F16 ? dtype : DType::BF16);
+}
+
+class PackedWriter {
+ public:
+  PackedWriter(const ModelSource& source, const fs::path& file, int64_t threads, const std::atomic<bool>* interrupt)
+      : source_(source), file_(file), threads_(threads), interrupt_(interrupt), dense_(dense_type(source)) {
+    Json rows = Json::object();
+    for (const arch::ParamRow& row : source.rows())
+      if (const auto integers = source.integers(row)) formats_[row.name] = integers->shape.format;
+    // An expert is one block, so its two matrices are packed together or not at all.
+    for (size_t i = 0; i + 1 < source.rows().size(); ++i) {
+      const std::string &a = source.rows()[i].name, &b = source.rows()[i + 1].name;
+      const bool experts = source.rows()[i].shape.size() == 3 && source.rows()[i + 1].shape.size() == 3;
+      if (experts && formats_.contains(a) != formats_.contains(b)) formats_.erase(a), formats_.erase(b);
+    }
+    for (const auto& [name, format] : formats_) rows[name] = format_json(format);
+    metadata_ = {{"format", kFormat}, {"rows", rows.dump()}};
+    blocks_ = blocks_of(source.rows(), formats_, file.string());
+    for (const Block& block : blocks_)
+      specs_.push_back({block.tensor, DType::U8, {block.bytes}}), bytes_ += block.bytes;
+    for (const arch::ParamRow& row : source.rows()) {
+      if (formats_.contains(row.name)) continue;
+      specs_.push_back({row.name, dtype_of(dense_).value(), row.shape});
+      bytes_ += c10::multiply_integers(row.shape) * static_cast<int64_t>(c10::elementSize(dense_));
+    }
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+  void write() {
+    Progress progress("Packing", bytes_, Progress::Unit::kBytes);
+    io::SafetensorsWriter writer(file_, specs_, metadata_, io::kDirectAlignment);
+    for (const Block& block : blocks_) {
+      int64_t written = 0;
+      for (const Block::Part& part : block.parts) written += write_matrix(writer, part, progress);
+      const std::vector<std::byte> rest(static_cast<size_t>(block.bytes - written));
+      if (!rest.empty()) writer.write(rest);
+    }
+    for (const arch::ParamRow& row : source_.rows()) {
+      if (formats_.contains(row.name)) continue;
+      stop_if_interrupted(interrupt_);
+      const at::Tensor values = source_.load(row, dense_).contiguous();
+      writer.write({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()});
+      progress.add(static_cast<int64_t>(values.nbytes()));
+    }
+    writer.commit();
+  }
+
+ private:
+  /// Whole tiles at a time, so that a large matrix need not be in memory. Returns the bytes.
+  int64_t write_matrix(io::SafetensorsWriter& writer, const Block::Part& part, Progress& progress) {
+    const arch::ParamRow& row = source_.rows()[part.row];
+    const kernels::WeightShape shape = matrix_shape(row, formats_.at(row.name));
+    const kernels::PackedLayout layout = kernels::packed_layout(shape);
+    const int64_t tile = kernels::kTileOutputs, step = std::max<int64_t>(1, kPieceElements / (shape.k * tile)) * tile;
+    const int64_t piece_bytes = step / tile * layout.tile_bytes, at_once = std::max<int64_t>(1, threads_) * step;
+    std::vector<std::byte> memory(static_cast<size_t>(threads_ * piece_bytes) + kernels::kPackedAlignment);
+    auto* packed =
+        reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(memory.data()) + kernels::kPackedAlignment - 1) /
+                                     kernels::kPackedAlignment * kernels::kPackedAlignment);
+    for (int64_t first = 0; first < shape.n; first += at_once) {
+      stop_if_interrupted(interrupt_);
+      const int64_t end = std::min(shape.n, first + at_once), pieces = (end - first + step - 1) / step;
+      parallel_for(pieces, threads_, [&](int64_t i) {
+        const int64_t begin = first + i * step;
+        pack(row, part.matrix, shape, begin, std::min(end, begin + step), packed + i * piece_bytes);
+      });
+      const int64_t tiles = (end - first + tile - 1) / tile;
+      writer.write({packed, static_cast<size_t>(tiles * layout.tile_bytes)});
+      progress.add(tiles * layout.tile_bytes);
+    }
+    return layout.total_bytes;
+  }
+
+  void pack(const arch::ParamRow& row, int64_t matrix, const kernels::WeightShape& shape, int64_t begin, int64_t end,
+            std::byte* to) const {
+    const int64_t rows = end - begin, groups = shape.format.channel_scales ? 1 : kernels::packed_layout(shape).blocks;
+    std::vector<int8_t> q(static_cast<size_t>(rows * shape.k)),
+        zeros(static_cast<size_t>(shape.format.zeros ? rows * groups : 0));
+    std::vector<float> scales(static_cast<size_t>(rows * groups));
+    int8_t* zeros_or_none = shape.format.zeros ? zeros.data() : nullptr;
+    source_.read_integers(row, matrix, begin, end, {q.data(), scales.data(), zeros_or_none});
+    kernels::pack_weights({rows, shape.k, shape.format}, q.data(), scales.data(), zeros_or_none, to);
+  }
+
+  const ModelSource& source_;
+  fs::path file_;
+  int64_t threads_;
+  const std::atomic<bool>* interrupt_;
+  at::ScalarType dense_;
+  std::map<std::string, kernels::WeightFormat> formats_;
+  std::map<std::string, std::string> metadata_;
+  std::vector<Block> blocks_;
+  std::vector<io::TensorSpec> specs_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+
+PackedModel::PackedModel(const fs::path& dir) : file_(dir / kPackedFile), bytes_(io::MappedFile::open(file_)) {
+  const fs::path config = dir / "config.json";
+  config_ = arch::config_from_hf(read_json_file(config), config.string());
+  rows_ = arch::parameter_table(config_);
+  tensors_ = io::parse_safetensors(bytes_->bytes(), bytes_, file_.string());
+  const auto format = tensors_.metadata.find("format"), rows = tensors_.metadata.find("rows");
+  if (format == tensors_.metadata.end() || format->second != kFormat || rows == tensors_.metadata.end())
+    fail(file_.string(), "is no packed model that this version reads; write it anew with: puna pack");
+  const Json json = parse_json(rows->second, file_.string());
+  if (!json.is_object()) fail(file_.string(), "its 'rows' are no object; {}", kRemedy);
+  std::map<std::string, kernels::WeightFormat> formats;
+  for (const arch::ParamRow& row : rows_) {
+    if (json.contains(row.name))
+      formats[row.name] = format_from(json[row.name], file_.string());
+    else
+      check_dense(row);
+  }
+  if (formats.size() != json.size()) fail(file_.string(), "packs rows that the model does not have; {}", kRemedy);
+  for (const auto& [name, of] : formats) packed_[name].shape.format = of;
+  for (const Block& block : blocks_of(rows_, formats, file_.string())) {
+    const int64_t offset = offset_of(block.tensor, block.bytes);
+    for (const Block::Part& part : block.parts) {
+      PackedRow& row = packed_[rows_[part.row].name];
+      row.shape = matrix_shape(rows_[part.row], row.shape.format);
+      row.file = file_, row.map = bytes_;
+      row.blocks.push_back(offset);
+      row.block_bytes = block.bytes, row.offset = part.offset;
+    }
+  }
+}
+
+void PackedModel::check_dense(const arch::ParamRow& row) const {
+  const io::TensorView* view = tensors_.find(row.name);
+  if (view == nullptr) fail(file_.string(), "'{}' is not there; {}", row.name, kRemedy);
+  if (view->shape != row.shape)
+    fail(file_.string(), "'{}' is {}, not {}; {}", row.name, io::shape_text(view->shape), io::shape_text(row.shape),
+         kRemedy);
+  const auto dtype = scalar_type(view->dtype);
+  if (!dtype || !at::isFloatingType(*dtype))
+    fail(file_.string(), "'{}' is {}, no float; {}", row.name, dtype_name(view->dtype), kRemedy);
+}
+
+/// Of a U8 tensor of just so many bytes, at a multiple of the alignment.
+int64_t PackedModel::offset_of(const std::string& tensor, int64_t bytes) const {
+  const io::TensorView* view = tensors_.find(tensor);
+  if (view == nullptr) fail(file_.string(), "'{}' is not there; {}", tensor, kRemedy);
+  const int64_t offset = view->bytes.data() - bytes_->bytes().data(), size = std::ssize(view->bytes);
+  if (offset % io::kDirectAlignment != 0 || size != bytes)
+    fail(file_.string(), "'{}' has {} bytes at {}, expected {} at a multiple of {}; {}", tensor, size, offset, bytes,
+         io::kDirectAlignment, kRemedy);
+  return offset;
+}
+
+std::string PackedModel::format() const {
+  std::map<std::string, int64_t> bytes;
+  for (const auto& [name, row] : packed_) {
+    const kernels::WeightFormat& f = row.shape.format;
+    bytes[f.channel_scales ? fmt::format("INT{}", f.bits) : fmt::format("INT{} group {}", f.bits, f.group)] +=
+        std::ssize(row.blocks) * kernels::packed_layout(row.shape).total_bytes;
+  }
+  const auto most =
+      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  return most == bytes.end() ? "packed, dense" : "packed " + most->first;
+}
+
+const PackedRow* PackedModel::packed(const arch::ParamRow& row) const {
+  const auto found = packed_.find(row.name);
+  return found == packed_.end() ? nullptr : &found->second;
+}
+
+bool PackedModel::is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) const {
+  const io::TensorView* view = packed(row) != nullptr ? nullptr : tensors_.find(row.name);
+  return view != nullptr && scalar_type(view->dtype) == dtype && io::is_aligned(*view);
+}
+
+at::Tensor PackedModel::load(const arch::ParamRow& row, at::ScalarType dtype) const {
+  if (packed(row) != nullptr)
+    fail(file_.string(), "holds '{}' for the kernels alone; use the model that it was packed from", row.name);
+  const io::TensorView* view = tensors_.find(row.name);
+  PUNA_CHECK(view != nullptr, "no row '{}'", row.name);
+  const at::ScalarType stored = *scalar_type(view->dtype);
+  if (io::is_aligned(*view)) {
+    void* data = const_cast<std::byte*>(view->bytes.data());
+    return at::from_blob(
+               data, view->shape, [owner = view->owner](void*) {}, stored)
+        .to(dtype);
+  }
+  const at::Tensor copy = at::empty(view->shape, stored);
+  std::copy(view->bytes.begin(), view->bytes.end(), static_cast<std::byte*>(copy.mutable_data_ptr()));
+  return copy.to(dtype);
+}
+
+void write_packed(const fs::path& source_dir, const ModelSource& source, const fs::path& out, int64_t threads,
+                  const std::atomic<bool>* interrupt) {
+  std::error_code ec;
+  fs::create_directories(out, ec);
+  if (ec) fail(out.string(), "cannot be made: {}", ec.message());
+  for (const char* name : {"config.json", kPackedFile})
+    if (io::path_exists(out / name)) fail(out.string(), "has {} already; name another directory", name);
+  PackedWriter writer(source, out / kPackedFile, threads, interrupt);
+  const auto space = fs::space(out, ec);
+  if (!ec && static_cast<int64_t>(space.available) < writer.bytes())
+    fail(out.string(), "the model needs {} on disk, {} are free; make room or choose another directory",
+         format_bytes(writer.bytes()), format_bytes(static_cast<int64_t>(space.available)));
+  writer.write();
+  copy_side_files(fs::is_directory(source_dir, ec) ? source_dir : source_dir.parent_path(), out);
+  arch::Llama4Config config = source.config();
+  config.dtype = *dtype_of(dense_type(source));
+  io::write_file(out / "config.json", arch::config_to_hf(config).dump(2) + "\n");
+}
+
+}  // namespace puna::checkpoint

@@ -1,0 +1,61 @@
+// puna pack: a quantised model in the layout of the kernels, for instant start and for experts that stay on disk.
+#include <ATen/Parallel.h>
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+
+#include "base/error.h"
+#include "base/interrupt.h"
+#include "base/memory.h"
+#include "checkpoint/packed_file.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "engine/threads.h"
+
+namespace puna::cli {
+namespace {
+
+struct PackFlags {
+  std::string model, out;
+  int threads = 0;
+};
+
+void run_pack(const PackFlags& flags) {
+  if (flags.model.empty()) throw UsageError("--model", "is missing; give the quantised model with --model DIR");
+  if (flags.out.empty()) throw UsageError("--out", "is missing; give the directory to write with --out DIR");
+  engine::set_threads(flags.threads);
+  const InterruptGuard interrupt;
+  const auto source = checkpoint::open_model(flags.model);
+  checkpoint::write_packed(flags.model, *source, flags.out, at::get_num_threads(), &interrupt.flag());
+  const checkpoint::PackedModel packed(flags.out);
+  int64_t rows = 0;
+  for (const arch::ParamRow& row : packed.rows()) rows += packed.packed(row) != nullptr ? 1 : 0;
+  print_now(fmt::format("Wrote {}: {}, {} of {} weights packed, {}\n", flags.out, format_bytes(packed.stored_bytes()),
+                        rows, packed.rows().size(), packed.format()));
+  if (rows == 0)
+    fmt::print(stderr, "Nothing in {} is INT4 or INT8; ./puna quantize --model {} --to int4 makes it so.\n",
+               flags.model, flags.model);
+}
+
+}  // namespace
+
+void add_pack(CLI::App& app) {
+  auto flags = std::make_shared<PackFlags>();
+  CLI::App* command = app.add_subcommand(
+      "pack", "Write a quantised model as the kernels use it: starts at once, experts may stay on disk");
+  command->add_option("--model", flags->model, "A model with INT4 or INT8 weights, as puna quantize writes it")
+      ->type_name("PATH");
+  command->add_option("--out", flags->out, "Directory to write")->type_name("DIR");
+  command->add_option("--threads", flags->threads, "CPU threads; 0: one per physical core")
+      ->check(not_negative)
+      ->type_name("N")
+      ->capture_default_str();
+  command->footer(
+      "The packed model is used like any other, and with --memory its experts may be more than fit.\n"
+      "Example:\n  puna pack --model ./scout-int4 --out ./scout-packed\n  puna chat --model ./scout-packed --memory "
+      "16GiB");
+  command->callback([flags] { run_pack(*flags); });
+}
+
+}  // namespace puna::cli

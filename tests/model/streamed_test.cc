@@ -1,0 +1,168 @@
+// Packed files: the same logits, bit for bit, as the model that they were packed from, whether all of it is mapped or
+// the experts are read when they are needed; hostile files.
+#include <c10/core/GradMode.h>
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+#include "checkpoint/packed_file.h"
+#include "io/safetensors.h"
+#include "tests/model/support.h"
+#include "tests/support/golden.h"
+
+namespace puna::test {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+/// Golden models stored as INT4 with routed experts.
+std::vector<fs::path> models() {
+  std::vector<fs::path> found;
+  for (const auto& dir : golden_directories("quant"))
+    if (checkpoint::open_model(dir)->format().find("INT4") != std::string::npos) found.push_back(dir);
+  EXPECT_GE(found.size(), 2u);
+  return found;
+}
+
+fs::path packed(const fs::path& dir, const fs::path& out) {
+  checkpoint::write_packed(dir, *checkpoint::open_model(dir), out, 2, nullptr);
+  return out;
+}
+
+std::unique_ptr<model::Model> load(const fs::path& dir, int64_t expert_bytes = 0) {
+  return model::Model::load(*checkpoint::open_model(dir),
+                            {.dtype = at::kFloat, .device = at::kCPU, .expert_bytes = expert_bytes});
+}
+
+at::Tensor logits_of(const model::Model& model, const fs::path& dir) {
+  return model.forward(model::Batch::single(read_tensors(dir / "golden.safetensors").at("ids.40")));
+}
+
+/// The bytes of an expert, and of all of them; 0 without packed experts.
+std::pair<int64_t, int64_t> expert_bytes(const fs::path& dir) {
+  const auto source = checkpoint::open_model(dir);
+  std::pair<int64_t, int64_t> bytes;
+  for (const arch::ParamRow& row : source->rows()) {
+    const checkpoint::PackedRow* packed = row.shape.size() == 3 ? source->packed(row) : nullptr;
+    if (packed == nullptr || packed->offset != 0) continue;
+    bytes.first = std::max(bytes.first, packed->block_bytes);
+    bytes.second += packed->block_bytes * std::ssize(packed->blocks);
+  }
+  return bytes;
+}
+
+TEST(PackedFile, GivesTheBitsOfTheModelThatItWasPackedFrom) {
+  for (const fs::path& dir : models()) {
+    const TemporaryDirectory out;
+    const fs::path to = packed(dir, out.path() / "p");
+    EXPECT_TRUE(logits_of(*load(to), dir).equal(logits_of(*load(dir), dir))) << dir;
+  }
+}
+
+TEST(PackedFile, ExpertsThatStayThereGiveTheSameBits) {
+  int streamed = 0;
+  for (const fs::path& dir : models()) {
+    const TemporaryDirectory out;
+    const fs::path to = packed(dir, out.path() / "p");
+    const auto [block, all] = expert_bytes(to);
+    if (block == 0) continue;
+    ++streamed;
+    const at::Tensor expected = logits_of(*load(dir), dir);
+    for (const int64_t budget : {2 * block, 3 * block, all}) {
+      const auto model = load(to, budget);
+      ASSERT_NE(model->expert_store(), nullptr);
+      for (int i = 0; i < 3; ++i) EXPECT_TRUE(logits_of(*model, dir).equal(expected)) << dir << " " << budget;
+      const experts::StoreStatistics statistics = model->expert_store()->statistics();
+      EXPECT_GT(statistics.uses, 0);
+      EXPECT_GT(statistics.predicted, 0);
+      if (budget == all) {
+        EXPECT_LE(statistics.bytes_read, all);
+      }
+    }
+  }
+  EXPECT_GT(streamed, 0);
+}
+
+TEST(PackedFile, AFileCutWhileItIsInUseIsAnErrorAndNoAnswer) {
+  for (const fs::path& dir : models()) {
+    const TemporaryDirectory out;
+    const fs::path to = packed(dir, out.path() / "p");
+    const auto [block, all] = expert_bytes(to);
+    if (block == 0) continue;
+    const auto model = load(to, 2 * block);
+    fs::resize_file(to / checkpoint::kPackedFile, 4096);
+    EXPECT_THROW(logits_of(*model, dir), Error);
+    return;
+  }
+  FAIL() << "no model with packed experts";
+}
+
+std::string error_of(const fs::path& dir) {
+  try {
+    checkpoint::open_model(dir);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(PackedFile, ThatAreDamagedOrOfAnotherModelAreRefused) {
+  const std::vector<fs::path> all = models();
+  const TemporaryDirectory out;
+  const fs::path good = packed(all[0], out.path() / "good");
+  EXPECT_EQ(error_of(good), "");
+  const fs::path file = good / checkpoint::kPackedFile;
+  const io::TensorFile tensors = io::open_safetensors(file);
+  const auto with =
+      [&](const std::function<void(std::map<std::string, std::string>&, std::vector<io::TensorView>&)>& change) {
+        const fs::path bad = out.path() / "bad";
+        fs::remove_all(bad);
+        fs::create_directories(bad);
+        fs::copy(good / "config.json", bad / "config.json");
+        auto metadata = tensors.metadata;
+        std::vector<io::TensorView> views = tensors.tensors();
+        change(metadata, views);
+        std::vector<io::TensorSpec> specs;
+        for (const io::TensorView& view : views) specs.push_back({view.name, view.dtype, view.shape});
+        io::SafetensorsWriter writer(bad / checkpoint::kPackedFile, specs, metadata, 4096);
+        for (const io::TensorView& view : views) writer.write(view.bytes);
+        writer.commit();
+        return error_of(bad);
+      };
+  EXPECT_EQ(with([](auto&, auto&) {}), "");
+  EXPECT_THAT(with([](auto& m, auto&) { m["format"] = "other"; }),
+              HasSubstr("no packed model that this version reads"));
+  EXPECT_THAT(with([](auto& m, auto&) { m["rows"] = "[]"; }), HasSubstr("no object"));
+  EXPECT_THAT(with([](auto& m, auto&) { m["rows"] = "{"; }), HasSubstr(checkpoint::kPackedFile));
+  EXPECT_THAT(with([](auto& m, auto&) {
+                const size_t at = m["rows"].find("\"bits\":4");
+                m["rows"].replace(at, 8, "\"bits\":5");
+              }),
+              HasSubstr("5 bits in groups"));
+  EXPECT_THAT(with([](auto& m, auto&) {
+                m["rows"].insert(1,
+                                 "\"model.none\":{\"bits\":4,\"group\":32,\"channel_scales\":false,\"zeros\":false},");
+              }),
+              HasSubstr("rows that the model does not have"));
+  EXPECT_THAT(with([](auto&, auto& views) { views.erase(views.begin()); }), HasSubstr("is not there"));
+  EXPECT_THAT(with([](auto&, auto& views) { views.pop_back(); }), HasSubstr("is not there"));
+  EXPECT_THAT(with([](auto&, auto& views) {
+                views[0].shape[0] -= 4096;
+                views[0].bytes = views[0].bytes.first(views[0].bytes.size() - 4096);
+              }),
+              HasSubstr("bytes at"));
+  fs::resize_file(file, fs::file_size(file) / 2);
+  EXPECT_NE(error_of(good), "");
+}
+
+TEST(PackedFile, IsNotWrittenOverAModel) {
+  const TemporaryDirectory out;
+  const fs::path dir = models()[0], to = packed(dir, out.path() / "p");
+  EXPECT_THROW(packed(dir, to), Error);
+}
+
+}  // namespace
+}  // namespace puna::test
