@@ -40,7 +40,7 @@ struct HeadPreparation {
 };
 
 /// Queries, or keys, on their way into attention: [T, heads * width], rotated, normalised, scaled. Any device; without
-/// a gradient on the CPU one pass of a kernel.
+/// a gradient, in FP32 on the CPU, one pass of a kernel. In BF16 each step is rounded, as transformers does.
 at::Tensor prepared_heads(const at::Tensor& x, const HeadPreparation& preparation, bool queries, int64_t width);
 
 /// Rows of one sequence that attend among themselves, causally. Together the spans cover every row once.

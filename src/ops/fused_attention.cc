@@ -149,7 +149,8 @@ class Attention : public torch::autograd::Function<Attention> {
 }  // namespace
 
 at::Tensor prepared_heads(const at::Tensor& x, const HeadPreparation& p, bool queries, int64_t width) {
-  if (!recording() && has_kernels(x)) return prepare(x.contiguous(), p, queries, width).first;
+  if (!recording() && has_kernels(x) && !at::isReducedFloatingType(x.scalar_type()))
+    return prepare(x.contiguous(), p, queries, width).first;
   at::Tensor y = x.unflatten(1, {-1, width});
   if (p.rotations.defined()) y = rotate(y, p.rotations);
   if (p.eps >= 0) y = unit_rms(y, p.eps);

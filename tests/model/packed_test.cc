@@ -32,20 +32,39 @@ at::Tensor relative_error(const at::Tensor& actual, const at::Tensor& expected) 
   return (actual.to(at::kDouble) - wide).norm(2, -1) / wide.norm(2, -1);
 }
 
-// Rounding rows to INT8 moves a product by about half a percent; a layer has four in a row. An expert that flips
-// because the router is undecided moves a row by more: hence medians.
-TEST(PackedModel, LogitsAreNearThoseOfDequantisedWeights) {
+double share_of_equal_choices(const at::Tensor& logits, const at::Tensor& expected) {
+  return (logits.argmax(-1) == expected.argmax(-1)).to(at::kDouble).mean().item<double>();
+}
+
+// The golden models are random and amplify what is rounded: BF16 arithmetic on dense weights is the yardstick. Rounding
+// a group of 32 normal values to INT8 moves them by 0.47 %, to BF16 by 0.11 %: four times as much.
+TEST(PackedModel, LogitsAreNearThoseOfDequantisedWeightsByTheRatioOfRoundings) {
   for (const auto& dir : int4_models()) {
+    SCOPED_TRACE(dir);
+    const model::Batch batch = model::Batch::single(ids_of(dir));
+    const at::Tensor expected = load_model(dir)->forward(batch), bf16 = load_model(dir, at::kBFloat16)->forward(batch);
+    const double yardstick = relative_error(bf16, expected).median().item<double>();
     for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
-      SCOPED_TRACE(fmt::format("{} {}", dir.string(), c10::toString(dtype)));
-      const auto stored = load_stored(dir, dtype);
-      const model::Batch batch = model::Batch::single(ids_of(dir));
-      const at::Tensor logits = stored->forward(batch), expected = load_model(dir)->forward(batch);
-      const at::Tensor error = relative_error(logits, expected);
-      EXPECT_LT(error.median().item<double>(), 0.03);
-      EXPECT_GT(error.median().item<double>(), 1e-6) << "nothing was rounded: are the weights packed?";
-      const at::Tensor agree = logits.argmax(-1) == expected.argmax(-1);
-      EXPECT_GE(agree.to(at::kDouble).mean().item<double>(), 0.9);
+      SCOPED_TRACE(c10::toString(dtype));
+      const at::Tensor logits = load_stored(dir, dtype)->forward(batch);
+      EXPECT_LT(relative_error(logits, expected).median().item<double>(), 4 * yardstick);
+      EXPECT_GT(share_of_equal_choices(logits, expected), share_of_equal_choices(bf16, expected) - 0.3);
+    }
+  }
+}
+
+// Of normal values in groups of 32 the rounding to INT8 is about half a percent.
+TEST(PackedModel, TheFirstProductsMoveByTheRoundingOfTheirRowsAlone) {
+  for (const auto& dir : int4_models()) {
+    SCOPED_TRACE(dir);
+    const model::Batch batch = model::Batch::single(ids_of(dir));
+    model::Trace stored, dense;
+    load_stored(dir)->forward(batch, &stored);
+    load_model(dir)->forward(batch, &dense);
+    for (const char* name : {"layers.0.q", "layers.0.k", "layers.0.v"}) {
+      const at::Tensor error = relative_error(stored.at(name).flatten(1), dense.at(name).flatten(1));
+      EXPECT_LT(error.max().item<double>(), 0.01) << name;
+      EXPECT_GT(error.min().item<double>(), 1e-5) << name << " is not rounded: is it packed?";
     }
   }
 }
@@ -108,9 +127,10 @@ TEST(PackedModel, AdaptersDoWhatTheyDoOnDenseWeights) {
   dense->add_adapter(adapter);
   stored->add_adapter(adapter);
   const at::Tensor expected = dense->forward(batch), logits = stored->forward(batch);
-  EXPECT_GT(relative_error(expected, dense_before).median().item<double>(), 0.1) << "the adapter changes nothing";
-  EXPECT_GT(relative_error(logits, before).median().item<double>(), 0.1);
-  EXPECT_LT(relative_error(logits, expected).median().item<double>(), 0.03);
+  const double change = relative_error(expected, dense_before).median().item<double>();
+  EXPECT_GT(change, 0.3) << "the adapter changes nothing";
+  EXPECT_NEAR(relative_error(logits, before).median().item<double>(), change, change / 3);
+  EXPECT_LT(relative_error(logits, expected).median().item<double>(), change / 2);
 }
 
 TEST(PackedModel, DoesNotTrain) {
