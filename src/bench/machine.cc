@@ -33,15 +33,25 @@ Spread::Spread(std::vector<double> values) {
   low = values.front(), middle = values[values.size() / 2], high = values.back();
 }
 
-double seconds_of(int64_t threads, const std::function<void()>& work) {
-  const auto now = [threads] {
+namespace {
+
+double seconds_by(clockid_t clock, const std::function<void()>& work) {
+  const auto now = [clock] {
     timespec time = {};
-    ::clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+    ::clock_gettime(clock, &time);
     return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
   };
   const double start = now();
   work();
   return now() - start;
+}
+
+}  // namespace
+
+double wall_seconds_of(const std::function<void()>& work) { return seconds_by(CLOCK_MONOTONIC, work); }
+
+double seconds_of(int64_t threads, const std::function<void()>& work) {
+  return threads == 1 ? seconds_by(CLOCK_THREAD_CPUTIME_ID, work) : wall_seconds_of(work);
 }
 
 void ReadProbe::Free::operator()(std::byte* at) const { ::operator delete(at, kAlignment); }

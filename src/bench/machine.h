@@ -17,6 +17,8 @@ struct Spread {
   explicit Spread(std::vector<double> values);  // not empty
 };
 
+/// Wall time.
+double wall_seconds_of(const std::function<void()>& work);
 /// Wall time; with one thread its CPU time, so that other work on the machine does not count.
 double seconds_of(int64_t threads, const std::function<void()>& work);
 

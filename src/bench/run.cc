@@ -27,6 +27,11 @@ class Runner {
     return what.kind == Case::Kind::kPrompt ? prompt(what, threads) : decode(what, threads);
   }
 
+  /// Forward passes in it.
+  static double steps(const Case& what) {
+    return what.kind == Case::Kind::kPrompt ? 1 : static_cast<double>(kStepsOfRound);
+  }
+
  private:
   at::Tensor random_tokens(int64_t count) {
     at::Tensor tokens = at::empty({count}, at::kLong);
@@ -45,10 +50,15 @@ class Runner {
     return cache;
   }
 
+  /// Time spent waiting for experts counts.
+  double timed(int64_t threads, const std::function<void()>& work) const {
+    return model_.expert_store() != nullptr ? wall_seconds_of(work) : seconds_of(threads, work);
+  }
+
   double prompt(const Case& what, int64_t threads) {
     model::KvCache cache(model_.config().text, dtype_, at::kCPU);
     const at::Tensor tokens = random_tokens(what.length);
-    return seconds_of(threads, [&] {
+    return timed(threads, [&] {
       for (int64_t done = 0; done < what.length; done += kPieceTokens) {
         const int64_t count = std::min(kPieceTokens, what.length - done);
         model::Batch batch;
@@ -75,7 +85,7 @@ class Runner {
     double total = 0;
     for (int64_t step = 0; step < kStepsOfRound; ++step) {
       batch.tokens = random_tokens(what.batch);
-      total += seconds_of(threads, [&] { model_.forward(batch); });
+      total += timed(threads, [&] { model_.forward(batch); });
       for (int64_t& position : batch.first_position) ++position;
     }
     return total / static_cast<double>(kStepsOfRound);
@@ -97,7 +107,9 @@ RunResult run_cases(const model::Model& model, at::ScalarType dtype, const RunOp
   std::vector<std::vector<double>> rates(options.cases.size()), fractions(options.cases.size());
   RunResult result;
   result.integer = work.integer;
-  for (const Case& what : options.cases) result.cases.push_back({what, work_of(work, what), {}, {}, ""});
+  for (const Case& what : options.cases)
+    result.cases.push_back({.what = what, .work = work_of(work, what)});
+  const auto disk_bytes = [&] { return model.expert_store() ? model.expert_store()->statistics().bytes_read : 0; };
 
   Progress progress("Measuring", (options.rounds + 1) * std::ssize(options.cases));
   for (int64_t round = -1; round < options.rounds; ++round) {
@@ -106,12 +118,18 @@ RunResult run_cases(const model::Model& model, at::ScalarType dtype, const RunOp
       const Case& what = options.cases[i];
       const double bandwidth = probe.measure(options.threads), peak = int8_peak(options.threads),
                    products = bf16_product_rate();
+      const int64_t before = disk_bytes();
       const double seconds = runner.seconds(what, options.threads);
+      const double read = static_cast<double>(disk_bytes() - before) / runner.steps(what);
       progress.add(1);
       if (round < 0) continue;
       bandwidths.push_back(bandwidth), int8.push_back(peak), bf16.push_back(products);
       const Limits limits = {bandwidth, work.integer ? peak : products};
-      const double bound = bound_seconds(result.cases[i].work, limits, &result.cases[i].bound);
+      CaseResult& one = result.cases[i];
+      one.disk_bytes += read / static_cast<double>(options.rounds);
+      double bound = bound_seconds(one.work, limits, &one.bound);
+      if (options.disk_bandwidth > 0 && read / options.disk_bandwidth > bound)
+        bound = read / options.disk_bandwidth, one.bound = "disk";
       rates[i].push_back(static_cast<double>(what.tokens()) / seconds);
       fractions[i].push_back(bound / seconds);
     }

@@ -13,16 +13,18 @@ struct RunOptions {
   std::vector<Case> cases;
   int64_t rounds = 5;
   int64_t threads = 1;
-  uint64_t seed = 0;  // of the random tokens
+  uint64_t seed = 0;          // of the random tokens
+  double disk_bandwidth = 0;  // bytes/s, of experts that stay in their file
   const std::atomic<bool>* interrupt = nullptr;
 };
 
 struct CaseResult {
   Case what;
   Work work;
-  Spread tokens_per_second;
-  Spread fraction;    // of the bound that was measured in the same round
-  const char* bound;  // "bytes" or "operations", of the last round
+  Spread tokens_per_second = {};
+  Spread fraction = {};        // of the bound that was measured in the same round
+  double disk_bytes = 0;  // that a step read of experts, on average
+  const char* bound = "";      // "bytes", "operations" or "disk", of the last round
 };
 
 struct RunResult {

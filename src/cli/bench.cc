@@ -122,6 +122,7 @@ Json result_json(const bench::RunResult& result, const std::string& model, std::
                              {"bytes", one.work.bytes},
                              {"operations", one.work.operations},
                              {"experts_hit", one.work.experts_hit},
+                             {"disk_bytes", one.disk_bytes},
                              {"bound", one.bound},
                              {"tokens_per_second", spread_json(one.tokens_per_second)},
                              {"fraction_of_bound", spread_json(one.fraction)}});
@@ -159,7 +160,8 @@ std::string result_text(const bench::RunResult& result, std::optional<double> di
          fmt::format(
              "\nGB: weights read once, of the experts those that uniform routing hits, keys and values. Its bound is "
              "GB / "
-             "reading memory.\nGOP: 2 per weight and token, 4 per query, key and head width. Its bound is GOP / {}.\n",
+             "reading memory;\nof a model with experts on disk also what it read / reading the file.\nGOP: 2 per "
+             "weight and token, 4 per query, key and head width. Its bound is GOP / {}.\n",
              result.integer ? "INT8 dots" : "BF16 products");
 }
 
@@ -171,10 +173,15 @@ void run_run(const RunFlags& flags) {
   options.model = model;
   const engine::LoadedModel loaded = load(options, most_cached_tokens(cases), /*need_tokenizer=*/false);
   const int threads = at::get_num_threads();
-  const bench::RunResult result = bench::run_cases(
-      *loaded.model, loaded.dtype,
-      {.cases = cases, .rounds = flags.rounds, .threads = threads, .seed = flags.seed, .interrupt = &interrupt.flag()});
   const std::optional<double> disk = disk_rate(model);
+  const bench::RunResult result =
+      bench::run_cases(*loaded.model, loaded.dtype,
+                       {.cases = cases,
+                        .rounds = flags.rounds,
+                        .threads = threads,
+                        .seed = flags.seed,
+                        .disk_bandwidth = loaded.model->expert_store() ? disk.value_or(0) : 0,
+                        .interrupt = &interrupt.flag()});
   const experts::ExpertStore* store = loaded.model->expert_store();
   const auto experts = store ? std::optional(store->statistics()) : std::nullopt;
   if (flags.json) return print_now(result_json(result, model, disk, threads, experts).dump(2) + "\n");
