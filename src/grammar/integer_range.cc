@@ -37,7 +37,8 @@ ExprId not_negative_range(Source& source, uint64_t least, uint64_t most) {
   const std::string high = std::to_string(most);
   while (low.size() < high.size()) {
     choices.push_back(same_length(source, low, std::string(low.size(), '9')));
-    low = "1" + std::string(low.size(), '0');
+    low.assign(low.size() + 1, '0');
+    low[0] = '1';
   }
   choices.push_back(same_length(source, low, high));
   return source.choice(std::move(choices));

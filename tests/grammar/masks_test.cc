@@ -19,8 +19,8 @@ class RandomGrammar {
   RandomGrammar(std::mt19937_64& random, int rules) : random_(random), rules_(rules) {}
 
   std::string text() {
-    std::string text = "root ::= " + choice(3, 0) + "\n";
-    for (int rule = 0; rule < rules_; ++rule) text += "r" + std::to_string(rule) + " ::= " + choice(2, rule + 1) + "\n";
+    std::string text = fmt::format("root ::= {}\n", choice(3, 0));
+    for (int rule = 0; rule < rules_; ++rule) text += fmt::format("r{} ::= {}\n", rule, choice(2, rule + 1));
     return text;
   }
 
@@ -30,7 +30,7 @@ class RandomGrammar {
   // `first` is the least rule that may be called; after a letter any may be.
   std::string choice(int depth, int first) {
     std::string text = sequence(depth, first);
-    for (uint64_t more = below(3); more > 0; --more) text += " | " + sequence(depth, first);
+    for (uint64_t more = below(3); more > 0; --more) text += fmt::format(" | {}", sequence(depth, first));
     return text;
   }
   std::string sequence(int depth, int first) {
@@ -38,14 +38,14 @@ class RandomGrammar {
     for (uint64_t parts = below(4); parts > 0; --parts) {
       const uint64_t kind = below(6);
       if (kind < 2) {
-        text += " \"" + std::string(1, static_cast<char>('a' + below(4))) + "\"", first = 0;
+        text += fmt::format(" \"{}\"", static_cast<char>('a' + below(4))), first = 0;
       } else if (kind == 2) {
         text += below(2) ? " [a-c]" : " [^ab\\u00e9]", first = 0;
       } else if (kind == 3 && depth > 0) {
         static const char* const kCounts[] = {"", "*", "+", "?", "{2}", "{1,3}", "{2,}"};
-        text += " (" + choice(depth - 1, first) + ")" + kCounts[below(7)];
+        text += fmt::format(" ({}){}", choice(depth - 1, first), kCounts[below(7)]);
       } else if (first < rules_) {
-        text += " r" + std::to_string(first + static_cast<int>(below(static_cast<uint64_t>(rules_ - first))));
+        text += fmt::format(" r{}", first + static_cast<int>(below(static_cast<uint64_t>(rules_ - first))));
       }
     }
     return text;
@@ -129,7 +129,7 @@ TEST(Masks, NestedTextsOfRecursiveRulesAreExact) {
         const bool fits =
             text[open] == '(' ? inner.find_first_not_of("xL") == inner.npos : inner.empty() || inner == "L";
         if (!fits) continue;
-        text.replace(open, close - open + 1, "L");
+        text = fmt::format("{}L{}", text.substr(0, open), text.substr(close + 1));
         changed = true;
         break;
       }
@@ -204,7 +204,7 @@ TEST(Masks, DeepNestingAndLongTextsStayCheap) {
   ASSERT_TRUE(state.accept_bytes(close));
   EXPECT_TRUE(state.must_end());
   const auto spaces = test::gbnf("root ::= \"x\" ws \"y\"\nws ::= \" \" ws | \"\"", test::vocabulary());
-  EXPECT_TRUE(test::matches(*spaces, "x" + std::string(100'000, ' ') + "y"));
+  EXPECT_TRUE(test::matches(*spaces, fmt::format("x{:100000}y", "")));
 }
 
 // As many readings as there are binary trees, but one set of items.
