@@ -108,7 +108,7 @@ if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   set_source_files_properties(src/kernels/attention/split_avx512_bf16.cc PROPERTIES COMPILE_OPTIONS
                               "${puna_avx512};-mavx512bf16")
 endif()
-set_source_files_properties(src/kernels/quantized/tile_reference.cc src/kernels/quantized/matmul.cc PROPERTIES
+set_source_files_properties(src/engine/filters.cc src/kernels/quantized/tile_reference.cc src/kernels/quantized/matmul.cc PROPERTIES
                             COMPILE_OPTIONS "-ffp-contract=off")
 set_source_files_properties(src/cli/run.cc PROPERTIES COMPILE_DEFINITIONS PUNA_VERSION="${PROJECT_VERSION}")
 set_source_files_properties(src/cli/options.cc PROPERTIES COMPILE_DEFINITIONS PUNA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "base/error.h"
 #include "engine/stop_matcher.h"
@@ -54,6 +55,33 @@ bool is_stop(const LoadedModel& loaded, TokenId id) {
   return std::binary_search(loaded.stop_tokens.begin(), loaded.stop_tokens.end(), id);
 }
 
+// Where the text stands in its grammar, if there is one.
+class Guide {
+ public:
+  explicit Guide(const GenerateOptions& options) {
+    if (!options.grammar) return;
+    state_ = options.grammar->start();
+    mask_.resize(options.grammar->vocabulary().mask_words());
+    has_end_tokens_ = !options.grammar->vocabulary().end_tokens().empty();
+  }
+
+  /// The tokens allowed next, as a mask; empty without a grammar.
+  std::span<const uint64_t> mask() {
+    if (state_) state_->mask(mask_);
+    return mask_;
+  }
+  void accept(TokenId id) {
+    if (state_ && !state_->accept(id)) PUNA_CHECK(false, "the grammar refuses token {} of its own mask", id);
+  }
+  /// Nothing can follow, and no token says so.
+  bool must_end() const { return state_ && !has_end_tokens_ && state_->must_end(); }
+
+ private:
+  std::optional<grammar::GrammarState> state_;
+  std::vector<uint64_t> mask_;
+  bool has_end_tokens_ = false;
+};
+
 std::string token_name(const LoadedModel& loaded, TokenId id) {
   return id < loaded.tokenizer->vocab_size() ? std::string(loaded.tokenizer->token_bytes(id)) : std::to_string(id);
 }
@@ -61,9 +89,15 @@ std::string token_name(const LoadedModel& loaded, TokenId id) {
 void decode(const LoadedModel& loaded, Sequence& sequence, std::span<const float> logits, Sampler& sampler,
             const GenerateOptions& options, Generation& result) {
   TextOut out(loaded, options, result);
+  Guide guide(options);
   for (;;) {
-    Sample sample = sampler.sample(logits);
+    if (guide.must_end()) {
+      result.reason = StopReason::kStopToken;
+      break;
+    }
+    Sample sample = sampler.sample(logits, guide.mask());
     const TokenId id = sample.id;
+    guide.accept(id);
     if (!options.ignore_stop_tokens && is_stop(loaded, id)) {
       result.reason = StopReason::kStopToken;
       result.stop = token_name(loaded, id);
@@ -105,6 +139,11 @@ std::string_view stop_reason_name(StopReason reason) {
 
 double Generation::decode_tokens_per_second() const {
   return tokens.size() > 1 && decode_ms > 0 ? 1000.0 * static_cast<double>(tokens.size() - 1) / decode_ms : 0;
+}
+
+std::shared_ptr<const grammar::Vocabulary> grammar_vocabulary(const LoadedModel& loaded) {
+  return grammar::Vocabulary::of(*loaded.tokenizer, loaded.stop_tokens,
+                                 static_cast<size_t>(loaded.config().text.vocab_size));
 }
 
 Generation generate(const LoadedModel& loaded, Sequence& sequence, const Prompt& prompt,

@@ -3,12 +3,14 @@
 
 #include <atomic>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine/sampler.h"
 #include "engine/sequence.h"
+#include "grammar/grammar.h"
 
 namespace puna::engine {
 
@@ -19,7 +21,8 @@ struct GenerateOptions {
   SamplingParams sampling;
   int64_t max_tokens = 512;
   std::vector<std::string> stop_strings;
-  bool ignore_stop_tokens = false;  // benchmarks and golden continuations
+  bool ignore_stop_tokens = false;                          // benchmarks and golden continuations
+  std::shared_ptr<const grammar::CompiledGrammar> grammar;  // of grammar_vocabulary(); absent: any text
   int64_t piece_tokens = 2048;
   const std::atomic<bool>* cancel = nullptr;  // looked at after every token and every prefill piece
   std::function<void(std::string_view)> on_text;
@@ -39,6 +42,9 @@ struct Generation {
 
   double decode_tokens_per_second() const;
 };
+
+/// What grammars for this model are compiled with: its tokens, and its stop tokens as those that end a text.
+std::shared_ptr<const grammar::Vocabulary> grammar_vocabulary(const LoadedModel& loaded);
 
 /// Runs `prompt` on `sequence` and generates after it. The text of a stop string is never given out, wherever token and
 /// piece boundaries fall.

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "engine/filters.h"
 
 namespace puna::engine {
 namespace {
@@ -49,6 +50,21 @@ TEST(Philox, KnownAnswers) {
     philox(counters[i], keys[i], out);
     for (int j = 0; j < 4; ++j) EXPECT_EQ(out[j], expected[i][j]) << i << ", " << j;
   }
+}
+
+TEST(Filters, ExponentialsAreWithinTwoUnitsInTheLastPlace) {
+  std::vector<float> logits;
+  for (float x = 0; x > -86; x -= 0.0037f) logits.push_back(x);
+  std::vector<float> weights(logits.size());
+  exponentials(logits, 0, 1, weights);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double exact = std::exp(static_cast<double>(logits[i]));
+    EXPECT_NEAR(weights[i] / exact, 1, 2 * 1.2e-7) << logits[i];
+  }
+  const std::vector<float> ends = {-INFINITY, -1000, 0};
+  std::vector<float> out(3);
+  exponentials(ends, 0, 1, out);
+  EXPECT_EQ(out, (std::vector<float>{0, 0, 1}));
 }
 
 TEST(Sampler, GreedyTakesTheLowestOfEqualLogits) {
@@ -175,6 +191,132 @@ TEST(Sampler, LogprobsAreOfTheModelsOwnDistribution) {
   EXPECT_NEAR(sample.top[0].logprob - sample.top[1].logprob, logits[sample.top[0].id] - logits[sample.top[1].id], 1e-6);
 }
 
+// Of 3 degrees of freedom chi-square exceeds 36 with probability below 1e-7.
+TEST(Sampler, PenaltiesBiasAndMaskChangeTheDistributionAsWritten) {
+  SamplingParams params = plain(2);
+  params.repetition_penalty = 1.5, params.frequency_penalty = 0.25, params.presence_penalty = 0.5;
+  params.logit_bias = {{2, 1.5}, {5, -INFINITY}};
+  const std::vector<float> logits = {3, -1, 0.5, 2, 9, 9};
+  const std::vector<uint64_t> mask = {0b101111};  // not 4; 5 is excluded by its bias
+  std::vector<double> expected = {3 / 1.5, -1 * 1.5 - 0.5 - 3 * 0.25, 2, 2};
+  double sum = 0;
+  for (double& x : expected) sum += x = std::exp(x / 2);
+  constexpr int kDraws = 20'000;
+  std::map<TokenId, int> counts;
+  for (int i = 0; i < kDraws; ++i) {
+    params.seed = static_cast<uint64_t>(i);
+    Sampler sampler(params);
+    sampler.observe(0);
+    for (int n = 0; n < 3; ++n) sampler.accept(1);
+    ++counts[sampler.sample(logits, mask).id];
+    if (i == 0) {
+      Sampler again(params);
+      again.observe(0);
+      for (int n = 0; n < 3; ++n) again.accept(1);
+      const auto p = again.distribution(logits, mask);
+      for (size_t id = 0; id < 4; ++id) EXPECT_NEAR(p[id], expected[id] / sum, 1e-6) << id;
+      EXPECT_EQ(p[4] + p[5], 0);
+    }
+  }
+  EXPECT_EQ(counts.count(4) + counts.count(5), 0u);
+  double chi_square = 0;
+  for (size_t id = 0; id < 4; ++id) {
+    const double mean = kDraws * expected[id] / sum;
+    chi_square += (counts[static_cast<TokenId>(id)] - mean) * (counts[static_cast<TokenId>(id)] - mean) / mean;
+  }
+  EXPECT_LT(chi_square, 36);
+}
+
+// By sorting everything: those whose information is nearest to the entropy, until the share is reached.
+TEST(Sampler, TypicalKeepsWhatIsNearestToTheEntropy) {
+  for (const double share : {0.2, 0.5, 0.9}) {
+    const auto logits = random_logits(60, 5, 2);
+    SamplingParams params = plain();
+    params.typical_p = share;
+    double sum = 0, entropy = 0, mass = 0;
+    for (const float x : logits) sum += std::exp(x);
+    std::vector<std::pair<double, TokenId>> order;
+    for (const float x : logits) entropy -= std::exp(x) / sum * std::log(std::exp(x) / sum);
+    for (size_t i = 0; i < logits.size(); ++i)
+      order.push_back({std::abs(-std::log(std::exp(logits[i]) / sum) - entropy), static_cast<TokenId>(i)});
+    std::sort(order.begin(), order.end());
+    std::set<TokenId> expected, kept;
+    for (const auto& [distance, id] : order) {
+      if (mass < share) expected.insert(id);
+      mass += std::exp(logits[static_cast<size_t>(id)]) / sum;
+    }
+    Sampler sampler(params);
+    const auto p = sampler.distribution(logits);
+    for (size_t i = 0; i < p.size(); ++i)
+      if (p[i] > 0) kept.insert(static_cast<TokenId>(i));
+    EXPECT_EQ(kept, expected) << share;
+    EXPECT_LT(kept.size(), 60u);
+  }
+}
+
+// A whole vocabulary, flat enough for every bucket and selection to be used, against sorting it.
+TEST(Sampler, CutsOfAWholeVocabularyEqualSorting) {
+  for (const float spread : {0.0f, 0.01f, 1.0f, 4.0f}) {
+    const auto logits = random_logits(202'048, 6, spread);
+    for (const auto& [top_k, top_p] : {std::pair<int64_t, double>{0, 0.9}, {1000, 1.0}, {5000, 0.5}, {0, 1e-9}}) {
+      SamplingParams params = plain(0.7);
+      params.top_k = top_k, params.top_p = top_p;
+      Sampler sampler(params);
+      const auto p = sampler.distribution(logits);
+      const auto kept = static_cast<size_t>(std::count_if(p.begin(), p.end(), [](float x) { return x > 0; }));
+      std::vector<uint32_t> order(logits.size());
+      for (uint32_t i = 0; i < order.size(); ++i) order[i] = i;
+      std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return logits[a] > logits[b]; });
+      if (top_k > 0) order.resize(static_cast<size_t>(top_k));
+      double total = 0, mass = 0;
+      std::vector<double> weights;
+      for (const uint32_t id : order) total += weights.emplace_back(std::exp((logits[id] - logits[order[0]]) / 0.7));
+      size_t expected = 0;
+      while (expected < order.size() && mass < top_p * total) mass += weights[expected++];
+      EXPECT_NEAR(static_cast<double>(kept), static_cast<double>(expected), 2 + 2e-5 * static_cast<double>(expected))
+          << spread << " " << top_k << " " << top_p;
+      size_t in_front = 0;  // what is kept are the first of the order
+      while (in_front < order.size() && p[order[in_front]] > 0) ++in_front;
+      if (top_p < 1 || top_k > 0) {
+        EXPECT_NEAR(static_cast<double>(in_front), static_cast<double>(kept), 2)
+            << spread << " " << top_k << " " << top_p;
+      }
+    }
+  }
+}
+
+TEST(Sampler, ChoicesDependOnSeedAndStepAlone) {
+  const auto logits = random_logits(500, 8);
+  SamplingParams params = plain();
+  params.seed = 11;
+  Sampler whole(params), forced(params);
+  std::vector<TokenId> ids;
+  for (int i = 0; i < 20; ++i) ids.push_back(whole.sample(logits).id);
+  for (int i = 0; i < 10; ++i) forced.accept(3);
+  Sampler copy = forced;
+  EXPECT_EQ(forced.sample(logits).id, ids[10]);
+  EXPECT_EQ(copy.sample(logits).id, ids[10]);
+  CounterRng rng(11);
+  EXPECT_EQ(rng.uniform(), CounterRng::at(11, 0));
+  EXPECT_EQ(rng.uniform(), CounterRng::at(11, 1));
+}
+
+TEST(Sampler, AMaskHoldsForGreedyAndForSampling) {
+  const std::vector<uint64_t> mask = {0b0100, 0};
+  std::vector<float> logits(70, 1);
+  logits[2] = -50;
+  for (const double temperature : {0.0, 0.5}) {
+    Sampler sampler(plain(temperature));
+    EXPECT_EQ(sampler.sample(logits, mask).id, 2);
+    try {
+      sampler.sample(logits, std::vector<uint64_t>{0, 0});
+      ADD_FAILURE() << "an empty mask is an error";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("the grammar"), std::string::npos) << error.what();
+    }
+  }
+}
+
 TEST(Sampler, RefusesLogitsThatAreNotNumbers) {
   for (const double temperature : {0.0, 1.0}) {
     Sampler sampler(plain(temperature));
@@ -202,6 +344,11 @@ TEST(Sampler, RefusesParametersOutOfRange) {
   bad([](auto& p) { p.min_p = 2; });
   bad([](auto& p) { p.repetition_penalty = 0; });
   bad([](auto& p) { p.logprobs = 1000; });
+  bad([](auto& p) { p.typical_p = 0; });
+  bad([](auto& p) { p.frequency_penalty = NAN; });
+  bad([](auto& p) { p.presence_penalty = 1e9; });
+  bad([](auto& p) { p.logit_bias[-1] = 1; });
+  bad([](auto& p) { p.logit_bias[1] = INFINITY; });
   EXPECT_NO_THROW(validate(SamplingParams{}));
 }
 
