@@ -33,5 +33,6 @@ void add_export(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_pack(CLI::App& app);
+void add_experts(CLI::App& app);
 
 }  // namespace puna::cli

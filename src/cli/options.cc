@@ -75,6 +75,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       .add_option("--memory", options.memory,
                   "Memory for all of it, as 16GiB or 50%; experts of a packed model that do not fit stay on disk")
       ->type_name("SIZE");
+  command.add_option("--expert-profile", options.expert_profile, "Experts to read first, from: puna experts profile")
+      ->type_name("FILE");
   command.add_flag("--no-memory-check", options.no_memory_check, "Load even when memory seems too small");
 }
 
@@ -116,7 +118,12 @@ engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bo
   if (!options.memory.empty()) load.memory_bytes = parse_memory(options.memory);
   load.check_memory = !options.no_memory_check;
   load.need_tokenizer = need_tokenizer;
-  return engine::load_model(load);
+  engine::LoadedModel loaded = engine::load_model(load);
+  if (!options.expert_profile.empty()) {
+    const Json profile = read_json_file(options.expert_profile);
+    if (loaded.model->expert_store() != nullptr) loaded.model->expert_store()->warm(profile, options.expert_profile);
+  }
+  return loaded;
 }
 
 std::string not_negative(const std::string& text) {

@@ -16,13 +16,14 @@ class App;
 namespace puna::cli {
 
 struct ModelOptions {
-  std::string model, tokenizer, dtype = "auto", weights = "stored", device = "cpu", memory;
+  std::string model, tokenizer, dtype = "auto", weights = "stored", device = "cpu", memory, expert_profile;
   std::vector<std::string> adapters;
   int threads = 0;
   bool no_memory_check = false;
 };
 
-/// --model, --tokenizer, --adapter, --dtype, --weights, --device, --threads, --memory, --no-memory-check. What `options` holds
+/// --model, --tokenizer, --adapter, --dtype, --weights, --device, --threads, --memory, --expert-profile,
+/// --no-memory-check. What `options` holds
 /// are the defaults.
 void add_model_options(CLI::App& command, ModelOptions& options);
 

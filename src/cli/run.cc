@@ -153,6 +153,7 @@ void add_commands(CLI::App& app) {
   add_quantize(app);
   add_bench(app);
   add_pack(app);
+  add_experts(app);
 }
 
 int run(std::vector<std::string> arguments) {

@@ -76,10 +76,10 @@ ExpertStore::~ExpertStore() {
   }
 }
 
-void ExpertStore::check(int layer, std::span<const int> experts) const {
+void ExpertStore::check(int layer, int index) const {
   PUNA_CHECK(layer >= 0 && layer < std::ssize(experts_), "layer {} of {}", layer, experts_.size());
   const int64_t count = std::ssize(experts_[static_cast<size_t>(layer)]);
-  for (const int index : experts) PUNA_CHECK(index >= 0 && index < count, "expert {} of {}", index, count);
+  PUNA_CHECK(index >= 0 && index < count, "expert {} of {}", index, count);
 }
 
 double ExpertStore::worth(const Slot& slot) const {
@@ -136,21 +136,21 @@ void ExpertStore::await(Slot& slot) {
   statistics_.stall_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void ExpertStore::count_prediction(int layer, std::span<const int> experts) {
-  for (const int index : experts) statistics_.predicted_right += expert(layer, index).predicted ? 1 : 0;
+void ExpertStore::count_prediction(int layer, std::span<const Need> needs) {
+  for (const Need& need : needs) statistics_.predicted_right += expert(layer, need.expert).predicted ? 1 : 0;
   for (Expert& each : experts_[static_cast<size_t>(layer)]) each.predicted = false;
 }
 
-void ExpertStore::visit(int layer, std::span<const int> experts, const Use& use) {
-  check(layer, experts);
-  count_prediction(layer, experts);
+void ExpertStore::visit(int layer, std::span<const Need> needs, const Use& use) {
+  for (const Need& need : needs) check(layer, need.expert);
+  count_prediction(layer, needs);
   const int64_t now = ++visits_[static_cast<size_t>(layer)];
-  for (const int index : experts) {
-    Expert& used = expert(layer, index);
-    PUNA_CHECK(used.scored != now, "expert {} is named twice", index);
+  for (const Need& need : needs) {
+    Expert& used = expert(layer, need.expert);
+    PUNA_CHECK(used.scored != now, "expert {} is named twice", need.expert);
     used.score = faded(used.score, now - used.scored) + 1;
     used.scored = now;
-    ++used.uses;
+    used.rows += need.rows;
     ++statistics_.uses;
   }
   // Whatever happens, no slot stays pinned.
@@ -167,8 +167,8 @@ void ExpertStore::visit(int layer, std::span<const int> experts, const Use& use)
     Slot& slot = slots_[static_cast<size_t>(expert(layer, index).slot)];
     present.push_back({index, slot.bytes});
   };
-  for (const int index : experts) {
-    const int at = expert(layer, index).slot;
+  for (const Need& need : needs) {
+    const int index = need.expert, at = expert(layer, index).slot;
     if (at < 0) {
       missing.push_back(index);
       continue;
@@ -214,7 +214,7 @@ void ExpertStore::visit(int layer, std::span<const int> experts, const Use& use)
 }
 
 void ExpertStore::prefetch(int layer, std::span<const int> experts) {
-  check(layer, experts);
+  for (const int index : experts) check(layer, index);
   const int64_t now = visits_[static_cast<size_t>(layer)];
   for (const int index : experts) {
     Expert& wanted = expert(layer, index);
@@ -235,12 +235,12 @@ StoreStatistics ExpertStore::statistics() const {
 }
 
 Json ExpertStore::profile() const {
-  Json uses = Json::array();
+  Json rows = Json::array();
   for (const auto& layer : experts_) {
-    uses.push_back(Json::array());
-    for (const Expert& each : layer) uses.back().push_back(each.uses);
+    rows.push_back(Json::array());
+    for (const Expert& each : layer) rows.back().push_back(each.rows);
   }
-  return {{"visits", visits_}, {"uses", std::move(uses)}};
+  return {{"rows", std::move(rows)}};
 }
 
 void ExpertStore::warm(const Json& profile, std::string_view where) {
@@ -248,25 +248,22 @@ void ExpertStore::warm(const Json& profile, std::string_view where) {
   const auto count = [&](const Json& json) {
     if (!json.is_number_integer() || json.get<int64_t>() < 0 || json.get<int64_t>() > kMost)
       fail(where, "has {} where a count should be", json.dump());
-    return json.get<int64_t>();
+    return static_cast<double>(json.get<int64_t>());
   };
-  const auto list = [&](const Json& json, const char* key, size_t size) -> const Json& {
-    if (!json.is_array() || json.size() != size)
-      fail(where, "'{}' is no list of {}; is it a profile of this model?", key, size);
+  const auto list = [&](const Json& json, size_t size) -> const Json& {
+    if (!json.is_array() || json.size() != size) fail(where, "has no list of {}; is it a profile of this model?", size);
     return json;
   };
-  if (!profile.is_object() || !profile.contains("visits") || !profile.contains("uses"))
+  if (!profile.is_object() || !profile.contains("rows"))
     fail(where, "is no profile of experts; puna experts profile writes one");
-  const Json& visits = list(profile["visits"], "visits", experts_.size());
-  const Json& uses = list(profile["uses"], "uses", experts_.size());
+  const Json& rows = list(profile["rows"], experts_.size());
   std::vector<std::pair<int, int>> order;
   for (size_t l = 0; l < experts_.size(); ++l) {
-    const auto all = static_cast<double>(std::max<int64_t>(1, count(visits[l])));
-    const Json& layer = list(uses[l], "uses", experts_[l].size());
+    double all = 1;
+    for (const Json& each : list(rows[l], experts_[l].size())) all += count(each);
     for (size_t e = 0; e < experts_[l].size(); ++e) {
-      // What the score tends to when a share of all visits uses the expert.
-      const double share = std::min(1.0, static_cast<double>(count(layer[e])) / all);
-      experts_[l][e].score = share / (1 - std::exp2(-1 / kHalfLife));
+      // What the score tends to when this share of all tokens comes here, one at a time.
+      experts_[l][e].score = count(rows[l][e]) / all / (1 - std::exp2(-1 / kHalfLife));
       experts_[l][e].scored = visits_[l];
       order.emplace_back(static_cast<int>(l), static_cast<int>(e));
     }

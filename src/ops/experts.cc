@@ -58,9 +58,10 @@ PackedFeedForward expert_rows(const PackedFeedForward& all, int64_t expert, cons
 /// The routed rows, each expert's as soon as it is there, and `others` with the first of them.
 void run_streamed(const PackedFeedForward& routed, const ExpertWeights& weights, std::vector<PackedFeedForward> others,
                   QuantizedInput& input) {
-  std::vector<int> needed;
+  std::vector<experts::ExpertStore::Need> needed;
   for (size_t e = 0; e + 1 < routed.offsets.size(); ++e)
-    if (routed.offsets[e + 1] > routed.offsets[e]) needed.push_back(static_cast<int>(e));
+    if (const int64_t rows = routed.offsets[e + 1] - routed.offsets[e]; rows > 0)
+      needed.push_back({static_cast<int>(e), rows});
   const StreamedExperts& streamed = *weights.gate_up->streamed;
   bool first = true;
   streamed.store->visit(streamed.layer, needed, [&](std::span<const experts::ExpertStore::Present> present) {

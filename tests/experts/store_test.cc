@@ -24,6 +24,12 @@ using testing::HasSubstr;
 
 constexpr int64_t kPage = io::kDirectAlignment;
 
+std::vector<ExpertStore::Need> needs(const std::vector<int>& experts) {
+  std::vector<ExpertStore::Need> all;
+  for (const int e : experts) all.push_back({e, 1});
+  return all;
+}
+
 /// A file of `layers` x `experts` blocks of one to three pages, each filled with its own number.
 class Store : public testing::Test {
  protected:
@@ -51,7 +57,7 @@ class Store : public testing::Test {
   static int visit(ExpertStore& store, const StoreLayout& layout, int layer, const std::vector<int>& experts) {
     std::multiset<int> seen;
     int calls = 0;
-    store.visit(layer, experts, [&](std::span<const ExpertStore::Present> present) {
+    store.visit(layer, needs(experts), [&](std::span<const ExpertStore::Present> present) {
       ++calls;
       EXPECT_TRUE(calls == 1 || !present.empty());
       for (const auto& one : present) {
@@ -108,7 +114,7 @@ TEST_F(Store, UsesWhatIsThereBeforeItWaits) {
   ExpertStore store(layout, 8 * layout.largest_block());
   visit(store, layout, 0, {1, 2, 3});
   std::vector<int> first;
-  store.visit(0, std::vector<int>{5, 2, 6, 1}, [&](std::span<const ExpertStore::Present> present) {
+  store.visit(0, needs({5, 2, 6, 1}), [&](std::span<const ExpertStore::Present> present) {
     if (first.empty())
       for (const auto& one : present) first.push_back(one.expert);
   });
@@ -201,7 +207,7 @@ TEST_F(Store, SaysWhenTheFileIsCutOrChanges) {
   std::filesystem::resize_file(path(), 2 * kPage);
   int uses = 0;
   const auto use = [&](std::span<const ExpertStore::Present> present) { uses += static_cast<int>(present.size()); };
-  EXPECT_THROW(store.visit(0, std::vector<int>{0, 7}, use), Error);
+  EXPECT_THROW(store.visit(0, needs({0, 7}), use), Error);
   EXPECT_LE(uses, 1);
   visit(store, layout, 0, {0, 1});  // what is in memory is still right
 }
@@ -218,11 +224,11 @@ TEST_F(Store, RefusesProfilesOfOtherModels) {
     return std::string();
   };
   EXPECT_THAT(said("{}"), HasSubstr("no profile"));
-  EXPECT_THAT(said("{\"visits\": [1], \"uses\": [[1, 2, 3]]}"), HasSubstr("no list of 2"));
-  EXPECT_THAT(said("{\"visits\": [1, 1], \"uses\": [[1, 2, 3], [1, 2]]}"), HasSubstr("no list of 3"));
-  EXPECT_THAT(said("{\"visits\": [1, 1], \"uses\": [[1, 2, 3], [1, 2, -3]]}"), HasSubstr("-3 where a count"));
-  EXPECT_THAT(said("{\"visits\": [1, 1], \"uses\": [[1, 2, 3], [1, 2, 1e300]]}"), HasSubstr("where a count"));
-  EXPECT_EQ(said("{\"visits\": [4, 4], \"uses\": [[1, 2, 3], [1, 2, 3]]}"), "");
+  EXPECT_THAT(said("{\"rows\": [[1, 2, 3]]}"), HasSubstr("no list of 2"));
+  EXPECT_THAT(said("{\"rows\": [[1, 2, 3], [1, 2]]}"), HasSubstr("no list of 3"));
+  EXPECT_THAT(said("{\"rows\": [[1, 2, 3], [1, 2, -3]]}"), HasSubstr("-3 where a count"));
+  EXPECT_THAT(said("{\"rows\": [[1, 2, 3], [1, 2, 1e300]]}"), HasSubstr("where a count"));
+  EXPECT_EQ(said("{\"rows\": [[1, 2, 3], [1, 2, 3]]}"), "");
   visit(store, layout, 0, {0, 1, 2});
   EXPECT_EQ(store.statistics().hits, 3);
 }
