@@ -204,6 +204,31 @@ TEST(Attention, LongContextsAreCloseToThePlainForm) {
   }
 }
 
+/// Root of the mean square.
+double magnitude(const std::vector<float>& a, const std::vector<float>& minus) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += (double{a[i]} - minus[i]) * (double{a[i]} - minus[i]);
+  return std::sqrt(sum / static_cast<double>(a.size()));
+}
+
+// The errors that the header states, for rows and queries of normal numbers.
+TEST(Attention, NarrowCachesCostWhatTheHeaderSays) {
+  Sequence exact({CacheType::Float32, 2, 128, 16}, 0, 600, 24);
+  const Call call = {exact, 10, 0, 0.088f};
+  std::vector<float> queries = call.random_queries(100, 25);
+  for (float& value : queries) value *= 1.01f;  // no numbers of BF16
+  const std::vector<float> expected = call.run(nullptr, {call.job(500, 100)}, queries);
+  for (const auto& [type, bound] : {std::pair(CacheType::Bfloat16, 0.005), {CacheType::Int8, 0.02}}) {
+    Sequence narrow({type, 2, 128, 16}, 0, 600, 24);
+    const Call with = {narrow, 10, 0, 0.088f};
+    for (const Kernels& k : available()) {
+      const std::vector<float> out = with.run(k.kernels, {with.job(500, 100)}, queries);
+      EXPECT_LT(magnitude(out, expected), bound * magnitude(expected, std::vector<float>(expected.size())))
+          << k.name << ", " << name_of(type);
+    }
+  }
+}
+
 /// Rows of `positions`, one call for each piece.
 std::vector<float> in_pieces(const Call& call, const AttentionKernels* kernels, int64_t begin, int64_t piece,
                              const std::vector<float>& queries) {

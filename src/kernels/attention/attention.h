@@ -7,7 +7,8 @@
 //
 // FP32 cache: FP32 throughout. BF16: queries and softmax weights are rounded to BF16, sums are FP32. INT8: queries are
 // rounded to 127 steps of each row's largest magnitude, weights to 32,767 or more of the largest of 64 positions.
-// Isa::Reference rounds nothing and sums in double.
+// Isa::Reference rounds nothing and sums in double. Of rows of normal numbers the result's error, as root of the mean
+// square relative to the result, is under 0.005 with a BF16 cache and under 0.02 with INT8, the cache's own included.
 //
 // Bound: decode, bytes of the visible keys and values / read bandwidth; prompts, 4 * K operations for each query head
 // and visible position / peak of the type's dot.
