@@ -15,6 +15,7 @@ class GgufReader {
 
   Llama4Config read() {
     const std::string arch = f_.string("general.architecture", "");
+    if (arch == "llama4-puna") return read_own();
     if (arch != "llama4") f_.refuse("general.architecture", "expected \"llama4\"; Puna runs Llama 4 class models");
     read_sizes();
     read_layers();
@@ -27,6 +28,14 @@ class GgufReader {
   }
 
  private:
+  // What llama.cpp has no keys for comes as config.json in one of our own.
+  Llama4Config read_own() {
+    config_ = config_from_hf(parse_json(f_.string("puna.config", ""), f_.where()), f_.where());
+    config_.vision.reset();
+    read_dtype();
+    return std::move(config_);
+  }
+
   static std::string key(std::string_view name) { return fmt::format("llama4.{}", name); }
   int64_t integer(std::string_view name) const { return f_.integer(key(name)); }
   int64_t integer(std::string_view name, int64_t fallback) const { return f_.integer(key(name), fallback); }

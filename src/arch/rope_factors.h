@@ -1,4 +1,4 @@
-// GGUF stores rope scaling as one divisor per frequency; Hugging Face as four numbers. Internal to src/arch.
+// GGUF stores rope scaling as one divisor per frequency; Hugging Face as four numbers.
 #pragma once
 
 #include <optional>

@@ -34,5 +34,7 @@ void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_pack(CLI::App& app);
 void add_experts(CLI::App& app);
+void add_compare(CLI::App& app);
+void add_convert(CLI::App& app);
 
 }  // namespace puna::cli

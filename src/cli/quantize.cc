@@ -1,24 +1,103 @@
 #include "quant/quantise.h"
 
 #include <ATen/Parallel.h>
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <set>
+#include <span>
 
 #include "base/error.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
+#include "checkpoint/scalar_type.h"
 #include "cli/commands.h"
+#include "cli/comparison.h"
+#include "cli/convert.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/threads.h"
+#include "io/file.h"
+#include "io/hash.h"
+#include "quant/calibration.h"
+#include "quant/gguf_model.h"
 
 namespace puna::cli {
 namespace {
 
+constexpr int64_t kMaxCalibrationBytes = int64_t{1} << 30;
+
 struct QuantizeFlags {
-  std::string model, to, out;
+  std::string model, to, out, text, calibrate, format = "compressed-tensors";
   int threads = 0;
   bool json = false;
 };
+
+/// Hours of quantising are not lost to what could be known before.
+void check_text(const QuantizeFlags& flags, const checkpoint::ModelSource& source) {
+  if (flags.text.empty()) return;
+  if (!io::path_exists(flags.text)) throw UsageError("--text", fmt::format("'{}' is not there", flags.text));
+  const auto dtype = checkpoint::default_compute_type(source.config().dtype);
+  const int64_t longest = source.config().text.max_position_embeddings, context = engine::CompareOptions().context;
+  engine::check_memory(source, {.dtype = dtype}, longest > 0 ? std::min(context, longest) : context,
+                       available_memory_bytes(), "--text " + flags.text);
+}
+
+bool is_gguf(const QuantizeFlags& flags) { return flags.format == "gguf"; }
+
+std::filesystem::path report_path(const QuantizeFlags& flags) {
+  const std::filesystem::path out = flags.out;
+  if (!is_gguf(flags)) return out / "quantization_report.json";
+  return (out.has_parent_path() ? out.parent_path() : ".") / (out.filename().string() + ".report.json");
+}
+
+/// Original against output.
+engine::Comparison compare_output(const QuantizeFlags& flags, const std::atomic<bool>& stop) {
+  engine::CompareOptions options;
+  options.reference.model = flags.model, options.other.model = flags.out;
+  options.scratch = report_path(flags).parent_path();
+  options.cancel = &stop;
+  return compare_on(flags.text, options);
+}
+
+/// The statistics that quantising asks for, from the text of --calibrate.
+std::unique_ptr<quant::Calibration> calibrate(const QuantizeFlags& flags, const checkpoint::ModelSource& source,
+                                              quant::QuantiseOptions& options) {
+  if (flags.calibrate.empty()) return nullptr;
+  const std::string text = io::read_file(flags.calibrate, kMaxCalibrationBytes);
+  auto rows = quant::rows_to_calibrate(source.config(), options.rules);
+  std::set<std::string> names;
+  for (const arch::ParamRow& row : rows) names.insert(row.name);
+  quant::CalibrationOptions calibration;
+  calibration.with_products = !is_gguf(flags);
+  calibration.interrupt = options.interrupt;
+  engine::LoadOptions model;
+  model.model = flags.model;
+  model.weights = model::WeightForm::kDense;
+  model.context_tokens = calibration.context;
+  auto made = std::make_unique<quant::Calibration>(model, text, std::move(rows), calibration);
+  options.statistics = [names, &calibration = *made](const std::string& row, int64_t expert) {
+    return names.contains(row) ? &calibration.of(row, expert) : nullptr;
+  };
+  options.calibration_id = "calibrated on " + io::hash_of(std::as_bytes(std::span(text)));
+  return made;
+}
+
+void say_few_tokens(const quant::Calibration& calibration) {
+  const auto few = calibration.warnings();
+  if (few.empty()) return;
+  fmt::print(stderr,
+             "{} experts saw few tokens of the text and lean on their layer's others; a longer text helps: {}\n",
+             few.size(), fmt::join(few, ", "));
+}
+
+quant::QuantiseReport write(const QuantizeFlags& flags, const checkpoint::ModelSource& source,
+                            const quant::QuantiseOptions& options) {
+  if (!is_gguf(flags)) return quant::quantise_model(flags.model, source, flags.out, options);
+  const auto tokenizer = tokenizer_of(flags.model);
+  say_beyond_llama_cpp(source);
+  return quant::write_gguf(flags.model, source, tokenizer, flags.out, quant::dense_dtype(source), options);
+}
 
 void run_quantize(const QuantizeFlags& flags) {
   if (flags.model.empty()) throw UsageError("--model", "is missing; give the model to quantise with --model DIR");
@@ -30,18 +109,36 @@ void run_quantize(const QuantizeFlags& flags) {
   options.threads = at::get_num_threads();
   options.interrupt = &interrupt.flag();
   const auto source = checkpoint::open_model(flags.model);
+  check_text(flags, *source);
+  auto calibration = calibrate(flags, *source, options);
   quant::QuantiseReport report;
   try {
-    report = quant::quantise_model(flags.model, *source, flags.out, options);
+    report = write(flags, *source, options);
   } catch (const Interrupted&) {
-    fmt::print(stderr, "Stopped. The files that are finished stay; the same command goes on.\n");
+    fmt::print(stderr, "Stopped. {}\n",
+               is_gguf(flags) ? "Nothing was written." : "The files that are finished stay; the same command goes on.");
     throw;
   }
-  if (flags.json) return print_now(report.json().dump(2) + "\n");
+  Json json = report.json();
+  if (calibration) {
+    say_few_tokens(*calibration);
+    json["calibration"] = {{"text", flags.calibrate}, {"few_tokens", calibration->warnings()}};
+    calibration.reset();  // its model makes room
+  }
+  std::optional<engine::Comparison> comparison;
+  if (!flags.text.empty()) {
+    comparison = compare_output(flags, interrupt.flag());
+    json["comparison"] = comparison->json();
+  }
+  io::write_file(report_path(flags), json.dump(1) + "\n");
+  if (flags.json) return print_now(json.dump(2) + "\n");
   for (const std::string& name : report.kept)
     fmt::print(stderr, "kept as it is: {} (its columns are no whole groups)\n", name);
+  for (const std::string& name : report.wider)
+    fmt::print(stderr, "q8_0 instead: {} (its columns are no whole blocks of 256)\n", name);
   if (report.shards_found > 0) fmt::print(stderr, "{} files of an earlier run were kept.\n", report.shards_found);
-  print_now(report.text() + fmt::format("Wrote {}\n", flags.out));
+  print_now(report.text() + (comparison ? "\n" + comparison_text(*comparison) : "") +
+            fmt::format("Wrote {}\n", flags.out));
 }
 
 }  // namespace
@@ -51,20 +148,31 @@ void add_quantize(CLI::App& app) {
   CLI::App* command = app.add_subcommand("quantize", "Write a model with INT4, INT8 or FP8 weights");
   command->add_option("--model", flags->model, "Directory, .gguf, .safetensors or .pth")->type_name("PATH");
   command
-      ->add_option("--to", flags->to, "int4, int8, fp8, mixed (routed experts int4, the rest int8), or a file of rules")
+      ->add_option(
+          "--to", flags->to,
+          "int4, int8, fp8, mixed (routed experts int4, the rest int8); for GGUF q8_0, q4_0, q4_k; or a file of rules")
       ->required()
       ->type_name("PRESET|RULES.toml");
-  command->add_option("--out", flags->out, "Directory to write; after a stop, the same one goes on")->type_name("DIR");
+  command->add_option("--out", flags->out, "Directory to write; after a stop, the same one goes on. A file for GGUF")
+      ->type_name("PATH");
+  command->add_option("--format", flags->format, "compressed-tensors (Hugging Face) or gguf")
+      ->check(CLI::IsMember({"compressed-tensors", "gguf"}))
+      ->type_name("FORMAT")
+      ->capture_default_str();
+  command->add_option("--calibrate", flags->calibrate, "Text, UTF-8, that tells which weights matter")
+      ->type_name("FILE");
+  command->add_option("--text", flags->text, "Also compare original and output on this text, UTF-8")->type_name("FILE");
   command->add_option("--threads", flags->threads, "CPU threads; 0: one per physical core")
       ->check(not_negative)
       ->type_name("N")
       ->capture_default_str();
   command->add_flag("--json", flags->json, "The report as one JSON object");
   command->footer(
-      "The output is a Hugging Face directory in compressed-tensors layout. It is written tensor by tensor, so that "
-      "the\n"
-      "model may be larger than memory. Rules: docs/QUANTIZATION.md.\n"
-      "Example:\n  puna quantize --model ./scout --to int4 --out ./scout-int4");
+      "The output is a Hugging Face directory in compressed-tensors layout, or a GGUF file. It is written tensor by\n"
+      "tensor, so that the model may be larger than memory. Rules: docs/QUANTIZATION.md.\n"
+      "Examples:\n"
+      "  puna quantize --model ./scout --to int4 --out ./scout-int4 --text book.txt\n"
+      "  puna quantize --model ./scout --to q4_k --format gguf --out scout-q4_k.gguf");
   command->callback([flags] { run_quantize(*flags); });
 }
 

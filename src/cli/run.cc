@@ -154,6 +154,8 @@ void add_commands(CLI::App& app) {
   add_bench(app);
   add_pack(app);
   add_experts(app);
+  add_compare(app);
+  add_convert(app);
 }
 
 int run(std::vector<std::string> arguments) {

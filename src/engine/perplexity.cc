@@ -42,6 +42,9 @@ bool score_window(Sequence& sequence, const std::vector<TokenId>& window, int64_
       if (!std::isfinite(nll)) fail("perplexity", "the logits at position {} of a window are not finite", target - 1);
       add(result, target, nll);
     }
+    const int64_t begin = std::max<int64_t>(0, first_scored - first - 1);
+    const int64_t end = std::min(logits_TV.size(0), static_cast<int64_t>(window.size()) - first - 1);
+    if (options.on_logits && begin < end) options.on_logits(logits_TV.narrow(0, begin, end - begin));
     if (options.on_progress) options.on_progress(result.tokens);
   };
   return sequence.prefill(prompt, prefill).has_value();

@@ -17,6 +17,8 @@ struct PerplexityOptions {
   int64_t stride = 0;                         // new tokens per window; 0: context - 1, windows do not overlap
   const std::atomic<bool>* cancel = nullptr;  // looked at between pieces
   std::function<void(int64_t)> on_progress;   // tokens scored so far
+  /// Called in order with the logits [n, V] in FP32 that scored the next n tokens; n depends on windows and V alone.
+  std::function<void(const at::Tensor&)> on_logits;
 };
 
 struct PerplexityResult {

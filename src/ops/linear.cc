@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "ops/fused.h"
 #include "ops/grad.h"
+#include "ops/observe.h"
 #include "ops/packed.h"
 
 namespace puna::ops {
@@ -35,6 +36,7 @@ std::vector<at::Tensor> experts_of(const at::Tensor& stacked) { return stacked.u
 at::Tensor linear(const at::Tensor& x, const Weight& weight, const at::Tensor& bias) {
   PUNA_CHECK(x.dim() == 2 && !weight.routed() && x.size(1) == weight.inputs(),
              "linear '{}': x has {} columns, the weight takes {}", weight.name, x.size(-1), weight.inputs());
+  if (LinearObserver* looking_on = observer()) looking_on->linear(weight, x);
   if (!bias.defined() && can_fuse(x, {&weight})) return fused_linears(x, {weight.dense})[0];
   at::Tensor y;
   if (weight.packed) {
@@ -82,6 +84,7 @@ at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::
   const int64_t num_experts = weight.num_experts();
   PUNA_CHECK(static_cast<int64_t>(offsets.size()) == num_experts + 1 && offsets.back() == x.size(0),
              "grouped linear '{}': {} offsets for {} experts", weight.name, offsets.size(), num_experts);
+  if (LinearObserver* looking_on = observer()) looking_on->grouped(weight, x, offsets);
   const bool grad = recording();
   const auto experts = grad && !weight.packed ? experts_of(dense) : std::vector<at::Tensor>();
   std::vector<std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> adapters;

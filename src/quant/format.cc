@@ -24,7 +24,10 @@ constexpr Named kFormats[] = {{"keep", {}},
                               {"int8", {Code::kInt8}},
                               {"int8-g32", {Code::kInt8, 32}},
                               {"int8-g128", {Code::kInt8, 128}},
-                              {"fp8", {Code::kFp8}}};
+                              {"fp8", {Code::kFp8}},
+                              {"q8_0", {Code::kQ8_0, 32}},
+                              {"q4_0", {Code::kQ4_0, 32}},
+                              {"q4_k", {Code::kQ4_K, 256}}};
 
 }  // namespace
 

@@ -12,6 +12,7 @@ namespace puna::quant {
 namespace {
 
 constexpr int64_t kRowsPerTask = 16;
+constexpr int64_t kBlockCols = 128;  // groups are 32, 128 or a whole row
 
 int values_per_word(const Format& format) { return format.code == Code::kInt4 ? 8 : 4; }
 
@@ -36,22 +37,23 @@ void put(std::byte* run, int64_t index, int64_t stride, int per_word, int q) {
 int64_t words_per_row(const Format& format, int64_t cols) { return words(cols, values_per_word(format)); }
 
 MatrixQuantiser::MatrixQuantiser(int64_t rows, int64_t cols, const Format& format, DType scale_dtype,
-                                 std::span<const float> importance)
+                                 std::span<const float> importance, at::Tensor factor)
     : rows_(rows),
       cols_(cols),
       group_(format.group ? format.group : cols),
       groups_(cols / group_),
+      row_bytes_(format.code == Code::kFp8 ? cols : words_per_row(format, cols) * 4),
       format_(format),
       scale_dtype_(scale_dtype),
-      importance_(importance.begin(), importance.end()) {
+      importance_(importance.begin(), importance.end()),
+      factor_(std::move(factor)) {
   PUNA_CHECK(format.quantised() && format.fits(cols) && rows > 0 && cols > 0, "{} for [{}, {}]", format_name(format),
              rows, cols);
   PUNA_CHECK(importance.empty() || static_cast<int64_t>(importance.size()) == cols, "{} weights for {} columns",
              importance.size(), cols);
   PUNA_CHECK(scale_dtype == DType::BF16 || scale_dtype == DType::F32, "scales as {}", dtype_name(scale_dtype));
   if (importance_.empty()) importance_.assign(static_cast<size_t>(cols), 1.0f);
-  const int64_t row_bytes = format.code == Code::kFp8 ? cols : words_per_row(format, cols) * 4;
-  result_.values.resize(static_cast<size_t>(rows * row_bytes));
+  result_.values.resize(static_cast<size_t>(rows * row_bytes_));
   result_.scales.resize(static_cast<size_t>(rows * groups_ * *dtype_bytes(scale_dtype, 1)));
   if (!format.symmetric) zeros_.resize(static_cast<size_t>(rows * groups_));
 }
@@ -60,44 +62,89 @@ bool MatrixQuantiser::add(const float* values, int64_t count, int64_t threads) {
   PUNA_CHECK(next_ + count <= rows_, "row {} of {}", next_ + count, rows_);
   if (!std::all_of(values, values + count * cols_, [](float v) { return std::isfinite(v); })) return false;
   std::vector<Sums> sums(static_cast<size_t>(count));
-  parallel_for(words(count, kRowsPerTask), threads, [&](int64_t task) {
-    const int64_t end = std::min(count, (task + 1) * kRowsPerTask);
-    for (int64_t r = task * kRowsPerTask; r < end; ++r)
-      sums[static_cast<size_t>(r)] = quantise_row(values + r * cols_, next_ + r);
-  });
+  if (factor_.defined()) {
+    sums = add_compensated(values, count, threads);
+  } else {
+    parallel_for(words(count, kRowsPerTask), threads, [&](int64_t task) {
+      const int64_t end = std::min(count, (task + 1) * kRowsPerTask);
+      for (int64_t r = task * kRowsPerTask; r < end; ++r)
+        sums[static_cast<size_t>(r)] = quantise_row(values + r * cols_, next_ + r);
+    });
+  }
   for (const Sums& row : sums) result_.squared_error += row.error, result_.squared_norm += row.norm;
   next_ += count;
   return true;
 }
 
+Fit MatrixQuantiser::fit_group(const float* x, int64_t group) const {
+  const float* weight = importance_.data() + group * group_;
+  return format_.code == Code::kFp8 ? fit_fp8(x, weight, group_, scale_dtype_)
+                                    : fit_int(x, weight, group_, range_of(format_), scale_dtype_);
+}
+
+void MatrixQuantiser::store_fit(int64_t row, int64_t group, const Fit& fit) {
+  store_scale(row * groups_ + group, fit.scale);
+  if (!format_.symmetric) zeros_[static_cast<size_t>(row * groups_ + group)] = static_cast<int8_t>(fit.zero);
+}
+
+/// What is stored for x, as a value.
+float MatrixQuantiser::store_value(int64_t row, int64_t col, float x, const Fit& fit) {
+  std::byte* out = result_.values.data() + row * row_bytes_;
+  if (format_.code == Code::kFp8) {
+    const float value = round_fp8(x * (1 / fit.scale));
+    out[col] = static_cast<std::byte>(fp8_bits(value));
+    return value * fit.scale;
+  }
+  const int q = quantise_int(x, fit, range_of(format_));
+  put(out, col, 1, values_per_word(format_), q);
+  return static_cast<float>(q - fit.zero) * fit.scale;
+}
+
 MatrixQuantiser::Sums MatrixQuantiser::quantise_row(const float* row, int64_t index) {
   Sums sums;
-  const bool fp8 = format_.code == Code::kFp8;
-  const IntRange range = range_of(format_);
-  const int64_t row_bytes = static_cast<int64_t>(result_.values.size()) / rows_;
-  std::byte* out = result_.values.data() + index * row_bytes;
   for (int64_t g = 0; g < groups_; ++g) {
     const float* x = row + g * group_;
-    const float* weight = importance_.data() + g * group_;
-    const Fit fit = fp8 ? fit_fp8(x, weight, group_, scale_dtype_) : fit_int(x, weight, group_, range, scale_dtype_);
-    store_scale(index * groups_ + g, fit.scale);
-    if (!format_.symmetric) zeros_[static_cast<size_t>(index * groups_ + g)] = static_cast<int8_t>(fit.zero);
-    const float inverse = 1 / fit.scale;
+    const Fit fit = fit_group(x, g);
+    store_fit(index, g, fit);
     for (int64_t i = 0; i < group_; ++i) {
-      const int64_t c = g * group_ + i;
-      float value;
-      if (fp8) {
-        value = round_fp8(x[i] * inverse);
-        out[c] = static_cast<std::byte>(fp8_bits(value));
-      } else {
-        const int q = quantise_int(x[i], fit, range);
-        put(out, c, 1, values_per_word(format_), q);
-        value = static_cast<float>(q - fit.zero);
-      }
-      const double error = static_cast<double>(value) * fit.scale - x[i];
+      const double error = static_cast<double>(store_value(index, g * group_ + i, x[i], fit)) - x[i];
       sums.error += error * error;
       sums.norm += static_cast<double>(x[i]) * x[i];
     }
+  }
+  return sums;
+}
+
+// Frantar et al., arXiv 2210.17323, algorithm 1: within a block of columns at once, beyond it as one product.
+std::vector<MatrixQuantiser::Sums> MatrixQuantiser::add_compensated(const float* values, int64_t count,
+                                                                    int64_t threads) {
+  std::vector<Sums> sums(static_cast<size_t>(count));
+  at::Tensor left = at::from_blob(const_cast<float*>(values), {count, cols_}, at::kFloat).clone();
+  const float* factor = factor_.const_data_ptr<float>();
+  std::vector<Fit> fits(static_cast<size_t>(count));
+  for (int64_t begin = 0; begin < cols_; begin += kBlockCols) {
+    const int64_t end = std::min(cols_, begin + kBlockCols);
+    at::Tensor errors = at::empty({count, end - begin}, at::kFloat);
+    parallel_for(words(count, kRowsPerTask), threads, [&](int64_t task) {
+      for (int64_t r = task * kRowsPerTask; r < std::min(count, (task + 1) * kRowsPerTask); ++r) {
+        float* w = left.data_ptr<float>() + r * cols_;
+        float* error = errors.data_ptr<float>() + r * (end - begin);
+        Fit& fit = fits[static_cast<size_t>(r)];
+        for (int64_t c = begin; c < end; ++c) {
+          if (c % group_ == 0) store_fit(next_ + r, c / group_, fit = fit_group(w + c, c / group_));
+          const float stored = store_value(next_ + r, c, w[c], fit), original = values[r * cols_ + c];
+          const float* u = factor + c * cols_;
+          error[c - begin] = (w[c] - stored) / u[c];
+          for (int64_t k = c + 1; k < end; ++k) w[k] -= error[c - begin] * u[k];
+          Sums& sum = sums[static_cast<size_t>(r)];
+          sum.error += (static_cast<double>(stored) - original) * (static_cast<double>(stored) - original);
+          sum.norm += static_cast<double>(original) * original;
+        }
+      }
+    });
+    if (end < cols_)
+      left.narrow(1, end, cols_ - end)
+          .sub_(at::mm(errors, factor_.narrow(0, begin, end - begin).narrow(1, end, cols_ - end)));
   }
   return sums;
 }

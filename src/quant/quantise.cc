@@ -3,7 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 
 #include "base/error.h"
@@ -17,48 +16,16 @@
 #include "io/safetensors.h"
 #include "quant/files.h"
 #include "quant/matrix.h"
+#include "quant/output.h"
 #include "quant/plan.h"
 #include "quant/state.h"
 
 namespace puna::quant {
 namespace fs = std::filesystem;
+using namespace internal;
 namespace {
 
-constexpr int64_t kSlabElements = int64_t{8} << 20;  // floats that are quantised at a time: 32 MiB
-constexpr int64_t kHeaderBytesPerTensor = 512;       // generous: a name, a shape and offsets
-
-std::span<const std::byte> bytes_of(const at::Tensor& tensor) {
-  return {static_cast<const std::byte*>(tensor.const_data_ptr()), tensor.nbytes()};
-}
-
-const char* part_of(const arch::ParamRow& row) {
-  switch (row.kind) {
-    case arch::ParamKind::kAttention:
-      return "attention";
-    case arch::ParamKind::kSharedExpert:
-      return "shared_expert";
-    case arch::ParamKind::kRoutedExperts:
-      return "routed_experts";
-    case arch::ParamKind::kDenseFfn:
-      return "dense_ffn";
-    case arch::ParamKind::kHead:
-      return "head";
-    case arch::ParamKind::kEmbedding:
-      return "embedding";
-    case arch::ParamKind::kVision:
-      return "vision";
-    case arch::ParamKind::kProjector:
-      return "projector";
-    default:
-      return "other";
-  }
-}
-
-/// The type of kept tensors: the source's own where it is a 16- or 32-bit float.
-DType dense_dtype(const checkpoint::ModelSource& source) {
-  const DType dtype = source.config().dtype;
-  return dtype == DType::F32 || dtype == DType::F16 ? dtype : DType::BF16;
-}
+constexpr int64_t kHeaderBytesPerTensor = 512;  // generous: a name, a shape and offsets
 
 class ModelQuantiser {
  public:
@@ -140,7 +107,11 @@ class ModelQuantiser {
   TensorReport write_quantised(io::SafetensorsWriter& writer, const PlannedTensor& tensor) {
     const at::Tensor matrix = matrix_of(tensor);
     const int64_t out = tensor.shape[0], in = tensor.shape[1], slab = std::max<int64_t>(1, kSlabElements / in);
-    MatrixQuantiser quantiser(out, in, tensor.format, tensor.stored[1].dtype);
+    const InputStatistics* inputs =
+        options_.statistics ? options_.statistics(plan_.rows[tensor.row].name, tensor.expert) : nullptr;
+    MatrixQuantiser quantiser(out, in, tensor.format, tensor.stored[1].dtype,
+                              inputs ? std::span<const float>(inputs->importance) : std::span<const float>(),
+                              inputs ? inputs->factor : at::Tensor());
     for (int64_t r = 0; r < out; r += slab) {
       stop_if_interrupted(options_.interrupt);
       const int64_t count = std::min(slab, out - r);
@@ -168,83 +139,20 @@ class ModelQuantiser {
   size_t loaded_row_ = 0;
 };
 
-Json to_json(const std::vector<TensorReport>& reports) {
-  Json json = Json::array();
-  for (const TensorReport& r : reports)
-    json.push_back({{"name", r.name},
-                    {"part", r.part},
-                    {"format", r.format},
-                    {"shape", r.shape},
-                    {"source_bytes", r.source_bytes},
-                    {"bytes", r.bytes},
-                    {"squared_error", r.squared_error},
-                    {"squared_norm", r.squared_norm},
-                    {"relative_error", r.relative_error()}});
-  return json;
-}
-
-/// The reports of a file that an earlier run finished; its state was written by us and may have been changed since.
-std::vector<TensorReport> reports_from(const Json& json, const fs::path& dir) {
-  std::vector<TensorReport> reports;
-  try {
-    for (const Json& r : json)
-      reports.push_back({r.at("name"), r.at("part"), r.at("format"), r.at("shape"), r.at("source_bytes"), r.at("bytes"),
-                         r.at("squared_error"), r.at("squared_norm")});
-  } catch (const Json::exception&) {
-    fail(dir.string(), "quantize_state.json is damaged; remove the directory and begin anew");
-  }
-  return reports;
-}
-
 }  // namespace
 
-double TensorReport::relative_error() const { return squared_norm > 0 ? std::sqrt(squared_error / squared_norm) : 0; }
-
-Json QuantiseReport::json() const {
-  int64_t bytes = 0, source_bytes = 0;
-  for (const TensorReport& tensor : tensors) bytes += tensor.bytes, source_bytes += tensor.source_bytes;
-  return {{"source_bytes", source_bytes}, {"bytes", bytes}, {"kept", kept}, {"tensors", to_json(tensors)}};
-}
-
-std::string QuantiseReport::text() const {
-  struct Line {
-    std::string part, format;
-    int64_t tensors = 0;
-    TensorReport sum, worst;
-  };
-  std::vector<Line> lines;
-  TensorReport total;
-  for (const TensorReport& t : tensors) {
-    auto line = std::find_if(lines.begin(), lines.end(),
-                             [&](const Line& l) { return l.part == t.part && l.format == t.format; });
-    if (line == lines.end())
-      line = lines.insert(lines.end(), Line{.part = t.part, .format = t.format, .sum = {}, .worst = {}});
-    ++line->tensors;
-    for (TensorReport* sum : {&line->sum, &total})
-      sum->source_bytes += t.source_bytes, sum->bytes += t.bytes, sum->squared_error += t.squared_error,
-          sum->squared_norm += t.squared_norm;
-    if (t.relative_error() > line->worst.relative_error()) line->worst = t;
-  }
-  std::string out = fmt::format("{:<15} {:<15} {:>8} {:>12} {:>12} {:>9} {:>9}  {}\n", "part", "format", "tensors",
-                                "before", "after", "error", "worst", "in");
-  for (const Line& l : lines) {
-    out += fmt::format("{:<15} {:<15} {:>8} {:>12} {:>12}", l.part, l.format, l.tensors,
-                       format_bytes(l.sum.source_bytes), format_bytes(l.sum.bytes));
-    if (l.sum.squared_norm > 0)
-      out += fmt::format(" {:>8.3f}% {:>8.3f}%  {}", 100 * l.sum.relative_error(), 100 * l.worst.relative_error(),
-                         l.worst.name);
-    out += "\n";
-  }
-  return out +
-         fmt::format("{:<40} {:>12} {:>12}\n", "total", format_bytes(total.source_bytes), format_bytes(total.bytes));
+DType dense_dtype(const checkpoint::ModelSource& source) {
+  const DType dtype = source.config().dtype;
+  return dtype == DType::F32 || dtype == DType::F16 ? dtype : DType::BF16;
 }
 
 QuantiseReport quantise_model(const fs::path& path, const checkpoint::ModelSource& source, const fs::path& out,
                               const QuantiseOptions& options) {
+  options.rules.check_layout(false, "--to");
   const Plan plan = make_plan(source.config(), options.rules, dense_dtype(source), options.max_shard_bytes);
   const auto lock = io::lock_directory(out);
   if (!lock) fail(out.string(), "another process is writing here; wait for it or choose another directory");
-  internal::RunState state(out, internal::identity_of(path, options.rules, plan));
+  internal::RunState state(out, internal::identity_of(path, options.rules, plan, options.calibration_id));
 
   QuantiseReport report;
   report.kept = plan.kept;
@@ -263,7 +171,7 @@ QuantiseReport quantise_model(const fs::path& path, const checkpoint::ModelSourc
       std::vector<TensorReport> reports;
       if (finished[s].is_null()) {
         reports = quantiser.write(out / plan.shard_name(s), s);
-        state.add(plan.shard_name(s), to_json(reports));
+        state.add(plan.shard_name(s), reports_json(reports));
       } else {
         reports = reports_from(finished[s], out);
         quantiser.skip(s);

@@ -4,11 +4,14 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "checkpoint/model_source.h"
+#include "quant/calibration.h"
+#include "quant/report.h"
 #include "quant/rules.h"
 
 namespace puna::quant {
@@ -18,31 +21,14 @@ struct QuantiseOptions {
   int64_t threads = 1;
   int64_t max_shard_bytes = int64_t{2} << 30;  // as much work is lost when a run is killed
   const std::atomic<bool>* interrupt = nullptr;
+  /// Importance of columns and error compensation; null: all columns alike. `calibration_id` tells its text and
+  /// settings from others: a run that was stopped goes on only with the same.
+  std::function<const InputStatistics*(const std::string& row, int64_t expert)> statistics;
+  std::string calibration_id;
 };
 
-/// What became of one matrix or tensor.
-struct TensorReport {
-  std::string name;  // module or tensor
-  std::string part;  // "attention", "routed_experts", ...: the rules' key; "other" for what no rule is about
-  std::string format;
-  std::vector<int64_t> shape;
-  int64_t source_bytes = 0;  // as 16- or 32-bit floats
-  int64_t bytes = 0;
-  double squared_error = 0;  // 0 for kept tensors
-  double squared_norm = 0;   // of the quantised ones
-
-  double relative_error() const;  // of the Frobenius norm
-};
-
-struct QuantiseReport {
-  std::vector<TensorReport> tensors;
-  std::vector<std::string> kept;  // rows that a rule would quantise, whose columns are no whole groups
-  size_t shards_found = 0;        // finished by an earlier run
-
-  Json json() const;
-  /// A table by part, for people.
-  std::string text() const;
-};
+/// The type of matrices that are kept: the source's own where it is a 16- or 32-bit float, else BF16.
+DType dense_dtype(const checkpoint::ModelSource& source);
 
 /// Writes `out` as a Hugging Face directory in compressed-tensors layout: config.json, weights, what lies beside the
 /// source, quantization_report.json. `source` is the model opened from `path`. Routed experts that are quantised become

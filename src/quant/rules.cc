@@ -84,6 +84,15 @@ const Format& Rules::of(const arch::ParamRow& row) const {
   throw InternalError("unknown kind of parameter");
 }
 
+void Rules::check_layout(bool gguf, std::string_view where) const {
+  for (const auto& [key, member] : kKeys) {
+    const Format& format = this->*member;
+    if (!format.quantised() || format.gguf() == gguf) continue;
+    fail(where, "{} is '{}', which {}", key, format_name(format),
+         gguf ? "GGUF cannot hold; choose q8_0, q4_0 or q4_k" : "is a block of GGUF; give --format gguf with it");
+  }
+}
+
 Json Rules::json() const {
   Json json = Json::object();
   for (const auto& [key, member] : kKeys) json[key] = format_name(this->*member);
@@ -92,11 +101,14 @@ Json Rules::json() const {
 
 Rules preset_rules(std::string_view name, std::string_view where) {
   const Format int4{Code::kInt4, 32}, int8{Code::kInt8}, fp8{Code::kFp8};
+  for (const char* block : {"q8_0", "q4_0", "q4_k"})
+    if (name == block) return linears(parse_format(name, where), parse_format(name, where));
   if (name == "int4") return linears(int4, int4);
   if (name == "int8") return linears(int8, int8);
   if (name == "fp8") return linears(fp8, fp8);
   if (name == "mixed") return linears(int4, int8);
-  fail(where, "no preset '{}'; {}", name.substr(0, 100), did_you_mean(name, {"int4", "int8", "fp8", "mixed"}));
+  fail(where, "no preset '{}'; {}", name.substr(0, 100),
+       did_you_mean(name, {"int4", "int8", "fp8", "mixed", "q8_0", "q4_0", "q4_k"}));
 }
 
 Rules parse_rules(std::string_view toml, std::string_view where) {
@@ -115,7 +127,7 @@ Rules parse_rules(std::string_view toml, std::string_view where) {
     }
     if (!found) fail(where, "no key '{}'; {}", key.str().substr(0, 100), did_you_mean(key.str(), known));
   }
-  if (rules.embedding.quantised())
+  if (rules.embedding.quantised() && !rules.embedding.gguf())
     fail(where, "embedding is '{}'; readers of this layout take it only as 'keep' or 'bf16'",
          format_name(rules.embedding));
   return rules;

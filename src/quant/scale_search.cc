@@ -1,5 +1,7 @@
 #include "quant/scale_search.h"
 
+#include <c10/util/Half.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -85,6 +87,7 @@ class Search {
 
 float rounded_to(DType dtype, float value) {
   if (dtype == DType::F32) return value;
+  if (dtype == DType::F16) return static_cast<float>(c10::Half(value));
   const auto bits = std::bit_cast<uint32_t>(value);
   return std::bit_cast<float>((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000u);
 }

@@ -20,7 +20,7 @@ struct Fit {
   float error = 0;  // sum of weight * (value - x)^2
 };
 
-/// The nearest value that `dtype` (F32 or BF16) holds; ties to even.
+/// The nearest value that `dtype` (F32, F16 or BF16) holds; ties to even.
 float rounded_to(DType dtype, float value);
 
 /// x, weight: [count] finite floats. Groups of zeros get scale 1.

@@ -29,7 +29,7 @@ bool is_weights(const std::string& name) { return name.starts_with("model") && n
 
 }  // namespace
 
-std::string identity_of(const fs::path& source, const Rules& rules, const Plan& plan) {
+std::string identity_of(const fs::path& source, const Rules& rules, const Plan& plan, const std::string& calibration) {
   std::vector<std::string> lines;
   std::error_code ec;
   if (fs::is_directory(source, ec))
@@ -39,7 +39,7 @@ std::string identity_of(const fs::path& source, const Rules& rules, const Plan& 
   std::sort(lines.begin(), lines.end());
   std::string text = fmt::format("{}\n{}\n", fmt::join(lines, "\n"), rules.json().dump());
   for (size_t begin : plan.shard_begin) text += fmt::format("{} ", begin);
-  text += std::to_string(plan.bytes);
+  text += std::to_string(plan.bytes) + calibration;
   return io::hash_of(std::as_bytes(std::span(text)));
 }
 

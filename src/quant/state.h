@@ -9,8 +9,10 @@
 
 namespace puna::quant::internal {
 
-/// What makes two runs the same: the source's files with size and time, the rules, the split into files.
-std::string identity_of(const std::filesystem::path& source, const Rules& rules, const Plan& plan);
+/// What makes two runs the same: the source's files with size and time, the rules, the split into files, the
+/// calibration.
+std::string identity_of(const std::filesystem::path& source, const Rules& rules, const Plan& plan,
+                        const std::string& calibration);
 
 class RunState {
  public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <queue>
+#include <tuple>
 
 #include "base/error.h"
 
@@ -137,6 +138,16 @@ MergeTable::Result MergeTable::find(TokenId left, TokenId right) const {
     if (slots_[i].pair == pair) return slots_[i].result;
     if (slots_[i].pair == UINT64_MAX) return {};
   }
+}
+
+std::vector<Merge> MergeTable::list() const {
+  std::vector<Merge> merges;
+  for (const auto& [pair, result] : slots_)
+    if (pair != UINT64_MAX)
+      merges.push_back(
+          {static_cast<TokenId>(pair >> 32), static_cast<TokenId>(pair & UINT32_MAX), result.merged, result.priority});
+  std::ranges::sort(merges, {}, [](const Merge& m) { return std::tuple(m.priority, m.left, m.right); });
+  return merges;
 }
 
 void merge_piece(std::string_view piece, const Vocabulary& vocabulary, const MergeTable& merges,

@@ -31,6 +31,9 @@ class MergeTable {
 
   Result find(TokenId left, TokenId right) const;
 
+  /// All of them, the first to join first.
+  std::vector<Merge> list() const;
+
  private:
   struct Slot {
     uint64_t pair = UINT64_MAX;
