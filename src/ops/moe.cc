@@ -3,10 +3,12 @@
 #include <c10/core/GradMode.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <tuple>
 
 #include "base/error.h"
+#include "ops/grad.h"
 
 namespace puna::ops {
 namespace {
@@ -42,6 +44,15 @@ void group_by_expert(Routing& routing, int64_t num_experts) {
 }
 
 at::Tensor wide(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? x : x.to(at::kFloat); }
+
+// LibTorch's sigmoid of a value may differ by how many there are: vectors of them, or the rest one by one.
+at::Tensor sigmoid_of(const at::Tensor& x) {
+  if (recording() || !x.is_cpu() || x.scalar_type() != at::kFloat) return x.sigmoid();
+  const at::Tensor y = x.contiguous().clone();
+  float* values = y.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < y.numel(); ++i) values[i] = 1 / (1 + std::exp(-values[i]));
+  return y;
+}
 
 // The choice alone: [T, A] by biased score. In fp64 on the host, so that it is the same choice everywhere.
 at::Tensor select_biased(const at::Tensor& logits, const at::Tensor& bias, int64_t A) {
@@ -82,7 +93,7 @@ Routing route(const at::Tensor& logits, int64_t experts_per_token, RouterScore s
     routing.selected = indices.narrow(1, 0, experts_per_token).contiguous();
   }
   routing.scores =
-      score == RouterScore::kSigmoid ? wide(top).sigmoid() : wide(logits).softmax(1).gather(1, routing.selected);
+      score == RouterScore::kSigmoid ? sigmoid_of(wide(top)) : wide(logits).softmax(1).gather(1, routing.selected);
   routing.scores = routing.scores.to(logits.scalar_type());
   group_by_expert(routing, E);
   return routing;
