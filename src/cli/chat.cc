@@ -11,6 +11,7 @@
 #include "base/suggest.h"
 #include "cli/commands.h"
 #include "cli/conversation.h"
+#include "cli/engine_options.h"
 #include "cli/line_reader.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -21,6 +22,7 @@ namespace {
 struct ChatFlags {
   ModelOptions model;
   SamplingOptions sampling;
+  EngineFlags engine;
   std::string system;
   int64_t max_tokens = 1024, context = 8192;
 };
@@ -28,8 +30,8 @@ struct ChatFlags {
 // One run of `puna chat`: the conversation, and what the slash commands do to it.
 class Chat {
  public:
-  Chat(const engine::LoadedModel& loaded, const ChatFlags& flags)
-      : loaded_(loaded), conversation_(loaded), style_(terminal_style()), reader_(make_reader()) {
+  Chat(const engine::LoadedModel& loaded, const ChatFlags& flags, const engine::EngineOptions& engine)
+      : loaded_(loaded), conversation_(loaded, engine), style_(terminal_style()), reader_(make_reader()) {
     options_.sampling = resolve(flags.sampling, loaded.defaults);
     options_.max_tokens = flags.max_tokens;
     options_.cancel = &interrupt_.flag();
@@ -149,15 +151,15 @@ class Chat {
     note(fmt::format("({} messages)", conversation_.num_messages()));
   }
   void stats(const std::string&) {
-    const engine::Sequence& sequence = conversation_.sequence();
+    const engine::EngineStats stats = conversation_.engine().stats();
     print_now(
         fmt::format("messages {}, images {}\ncontext {} tokens, cache {}\nlast answer: {} tokens at {:.1f}/s; prompt "
                     "{} tokens, {} of them "
                     "from the cache, the rest in {:.0f} ms\nmemory {} resident, {} available\n",
-                    conversation_.num_messages(), conversation_.num_images(), sequence.length(),
-                    format_bytes(sequence.cache_bytes()), last_.tokens.size(), last_.decode_tokens_per_second(),
-                    last_.prompt_tokens, last_.reused_tokens, last_.prefill_ms, format_bytes(resident_memory_bytes()),
-                    format_bytes(available_memory_bytes())));
+                    conversation_.num_messages(), conversation_.num_images(),
+                    last_.prompt_tokens + std::ssize(last_.tokens), format_bytes(stats.used_bytes + stats.cached_bytes),
+                    last_.tokens.size(), last_.decode_tokens_per_second(), last_.prompt_tokens, last_.reused_tokens,
+                    last_.prefill_ms, format_bytes(resident_memory_bytes()), format_bytes(available_memory_bytes())));
   }
   void quit(const std::string&) { done_ = true; }
 
@@ -191,7 +193,8 @@ void run_chat(const ChatFlags& flags) {
     throw Exit{1};
   }
   const engine::LoadedModel loaded = load(flags.model, flags.context);
-  if (const int status = Chat(loaded, flags).run(); status != 0) throw Exit{status};
+  const EngineSetup setup(flags.engine, loaded, flags.context);
+  if (const int status = Chat(loaded, flags, setup.options()).run(); status != 0) throw Exit{status};
 }
 
 }  // namespace
@@ -209,6 +212,7 @@ void add_chat(CLI::App& app) {
       ->type_name("N")
       ->capture_default_str();
   add_sampling_options(*command, flags->sampling);
+  add_engine_options(*command, flags->engine);
   command->footer("Example:\n  puna chat --model ./scout --system 'Be brief.'\nWithin: /help lists the commands.");
   command->callback([flags] { run_chat(*flags); });
 }

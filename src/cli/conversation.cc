@@ -52,7 +52,7 @@ engine::Generation Conversation::say(const std::string& text, const engine::Gene
   user.parts.push_back(text::TextPart{text});
   messages_.push_back(std::move(user));
   try {
-    engine::Generation answer = engine::generate(loaded_, sequence_, prompt(), options);
+    engine::Generation answer = engine::generate(engine_, prompt(), options);
     if (answer.tokens.empty() && answer.reason == engine::StopReason::kCancelled) {
       messages_.pop_back();
       return answer;

@@ -13,7 +13,8 @@ namespace puna::cli {
 
 class Conversation {
  public:
-  explicit Conversation(const engine::LoadedModel& loaded) : loaded_(loaded), sequence_(loaded) {}
+  Conversation(const engine::LoadedModel& loaded, const engine::EngineOptions& options)
+      : loaded_(loaded), engine_(loaded, options) {}
 
   /// Adds the user's text, with the images given since the last turn before it, and generates the answer. When this
   /// throws, or is cancelled before the first word, the conversation is as before.
@@ -33,13 +34,13 @@ class Conversation {
 
   size_t num_messages() const { return messages_.size(); }
   size_t num_images() const { return images_.size(); }
-  const engine::Sequence& sequence() const { return sequence_; }
+  const engine::Engine& engine() const { return engine_; }
 
  private:
   engine::Prompt prompt() const;
 
   const engine::LoadedModel& loaded_;
-  engine::Sequence sequence_;
+  engine::Engine engine_;
   std::string system_;
   std::vector<text::Message> messages_;
   std::vector<engine::EncodedImage> images_;

@@ -1,11 +1,8 @@
-#include "engine/generate.h"
-
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -13,6 +10,9 @@
 #include "base/json.h"
 #include "base/progress.h"
 #include "cli/commands.h"
+#include "cli/engine_options.h"
+#include "cli/generate_many.h"
+#include "cli/generation_json.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
 
@@ -26,6 +26,10 @@ struct GenerateFlags {
   std::vector<std::string> images, stops;
   int64_t max_tokens = 512;
   std::optional<int> logprobs;
+  EngineFlags engine;
+  int completions = 1;
+  std::string prompts;
+  int64_t max_concurrent = 32;
   bool json = false, raw = false, ignore_stop_tokens = false;
 };
 
@@ -60,57 +64,42 @@ engine::Prompt build_prompt(const engine::LoadedModel& loaded, const GenerateFla
   return engine::chat_prompt(loaded, messages, images);
 }
 
-Json logprobs_json(const engine::LoadedModel& loaded, const std::vector<engine::Sample>& samples) {
-  const auto entry = [&](engine::TokenId id, double logprob) {
-    const bool known = id < loaded.tokenizer->vocab_size();
-    return Json{{"token", id},
-                {"text", known ? std::string(loaded.tokenizer->token_bytes(id)) : ""},
-                {"logprob", std::isfinite(logprob) ? Json(logprob) : Json(nullptr)}};
-  };
-  Json list = Json::array();
-  for (const engine::Sample& sample : samples) {
-    Json item = entry(sample.id, sample.logprob);
-    item["top"] = Json::array();
-    for (const auto& other : sample.top) item["top"].push_back(entry(other.id, other.logprob));
-    list.push_back(std::move(item));
-  }
-  return list;
-}
-
-Json to_json(const engine::LoadedModel& loaded, const engine::Generation& g, const engine::SamplingParams& params,
+Json to_json(const engine::LoadedModel& loaded, const engine::Response& response, const engine::SamplingParams& params,
              double load_ms) {
-  const auto generated = static_cast<int64_t>(g.tokens.size());
-  const double prefill_rate = g.prefill_ms > 0 ? 1000.0 * static_cast<double>(g.prompt_tokens) / g.prefill_ms : 0;
-  Json json = {{"model", loaded.name},
-               {"text", g.text},
-               {"tokens", g.tokens},
-               {"stop_reason", engine::stop_reason_name(g.reason)},
-               {"usage",
-                {{"prompt_tokens", g.prompt_tokens},
-                 {"completion_tokens", generated},
-                 {"total_tokens", g.prompt_tokens + generated}}},
-               {"timings",
-                {{"load_ms", load_ms},
-                 {"prefill_ms", g.prefill_ms},
-                 {"prefill_tokens_per_second", prefill_rate},
-                 {"decode_ms", g.decode_ms},
-                 {"decode_tokens_per_second", g.decode_tokens_per_second()}}},
-               {"sampling",
-                {{"temperature", params.temperature},
-                 {"top_p", params.top_p},
-                 {"top_k", params.top_k},
-                 {"min_p", params.min_p},
-                 {"repetition_penalty", params.repetition_penalty},
-                 {"seed", params.seed}}}};
-  json["stop"] = g.stop.empty() ? Json(nullptr) : Json(g.stop);
-  if (params.logprobs >= 0) json["logprobs"] = logprobs_json(loaded, g.samples);
+  const engine::Generation& g = response.completions.front();
+  const int64_t read = g.prompt_tokens - g.reused_tokens;
+  Json json = generation_json(loaded, g);
+  json["model"] = loaded.name;
+  json["usage"] = usage_json(response.completions);
+  json["timings"] = {
+      {"load_ms", load_ms},
+      {"prefill_ms", g.prefill_ms},
+      {"prefill_tokens_per_second", g.prefill_ms > 0 ? 1000.0 * static_cast<double>(read) / g.prefill_ms : 0},
+      {"decode_ms", g.decode_ms},
+      {"decode_tokens_per_second", g.decode_tokens_per_second()}};
+  json["sampling"] = {{"temperature", params.temperature},
+                      {"top_p", params.top_p},
+                      {"top_k", params.top_k},
+                      {"min_p", params.min_p},
+                      {"repetition_penalty", params.repetition_penalty},
+                      {"seed", params.seed}};
+  if (params.logprobs >= 0 && !json.contains("logprobs")) json["logprobs"] = Json::array();
+  if (g.drafted_tokens > 0) json["speculation"] = {{"drafted", g.drafted_tokens}, {"accepted", g.accepted_tokens}};
+  if (response.completions.size() > 1) {
+    json["completions"] = Json::array();
+    for (const engine::Generation& one : response.completions)
+      json["completions"].push_back(generation_json(loaded, one));
+  }
   return json;
 }
 
 void check_flags(const GenerateFlags& flags) {
   if (flags.raw && !flags.images.empty()) throw UsageError("--raw", "takes no --image; images need the chat format");
   if (flags.raw && !flags.system.empty()) throw UsageError("--raw", "takes no --system; write it into the prompt");
-  if (flags.logprobs && !flags.json) throw UsageError("--logprobs", "is shown with --json alone; add --json");
+  if (!flags.prompts.empty() && (flags.prompt != "-" || !flags.images.empty() || !flags.system.empty()))
+    throw UsageError("--prompts", "takes no --prompt, --image or --system; each line of the file has its own");
+  if (flags.logprobs && !flags.json && flags.prompts.empty())
+    throw UsageError("--logprobs", "is shown with --json alone; add --json");
 }
 
 // Room for the prompt at two bytes a token, images of full size, and the answer.
@@ -119,38 +108,68 @@ int64_t context_estimate(const GenerateFlags& flags, size_t prompt_bytes) {
   return static_cast<int64_t>(prompt_bytes / 2 + flags.images.size() * 2500) + answer;
 }
 
-void run_generate(const GenerateFlags& flags) {
-  check_flags(flags);
+engine::Request request_of(const engine::LoadedModel& loaded, const GenerateFlags& flags) {
+  engine::Request request;
+  request.sampling = resolve(flags.sampling, loaded.defaults);
+  request.sampling.logprobs = flags.logprobs.value_or(-1);
+  request.max_tokens = flags.max_tokens;
+  request.stop_strings = flags.stops;
+  request.ignore_stop_tokens = flags.ignore_stop_tokens;
+  request.completions = flags.completions;
+  return request;
+}
+
+void print_json(const Json& json) { print_now(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"); }
+
+// Several completions come at the same time, so that each is printed when all are there.
+void print_completions(const std::vector<engine::Generation>& completions) {
+  for (size_t i = 0; i < completions.size(); ++i)
+    print_now(fmt::format("--- {} ---\n{}\n", i + 1, for_screen(completions[i].text)));
+}
+
+void run_one(const GenerateFlags& flags) {
   std::string text = read_prompt(flags);
   check_prompt(flags, text);
   const auto start = std::chrono::steady_clock::now();
-  const engine::LoadedModel loaded = load(flags.model, context_estimate(flags, text.size()));
+  const int64_t context = context_estimate(flags, text.size());
+  const engine::LoadedModel loaded = load(flags.model, context);
   const double load_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
 
-  engine::GenerateOptions options;
-  options.sampling = resolve(flags.sampling, loaded.defaults);
-  options.sampling.logprobs = flags.logprobs.value_or(-1);
-  options.max_tokens = flags.max_tokens;
-  options.stop_strings = flags.stops;
-  options.ignore_stop_tokens = flags.ignore_stop_tokens;
-  if (!flags.json) options.on_text = [](std::string_view piece) { print_now(for_screen(piece)); };
-
   const InterruptGuard interrupt;
-  options.cancel = &interrupt.flag();
-  const engine::Prompt prompt = build_prompt(loaded, flags, std::move(text));
-  engine::Sequence sequence(loaded);
-  auto progress = std::make_unique<Progress>("prompt", static_cast<int64_t>(prompt.tokens.size()));
-  options.on_prefill = [&](int64_t done, int64_t total) {
+  engine::Request request = request_of(loaded, flags);
+  const engine::SamplingParams sampling = request.sampling;
+  const bool stream = !flags.json && flags.completions == 1;
+  if (stream) request.on_text = [](int, std::string_view piece) { print_now(for_screen(piece)); };
+  request.cancel = &interrupt.flag();
+  request.prompt = build_prompt(loaded, flags, std::move(text));
+  const EngineSetup setup(flags.engine, loaded, std::max<int64_t>(context, 8192));
+  engine::Engine engine(loaded, setup.options());
+  auto progress = std::make_unique<Progress>("prompt", static_cast<int64_t>(request.prompt.tokens.size()));
+  request.on_prefill = [&](int64_t done, int64_t total) {
     progress->set(done);
     if (done == total) progress.reset();  // erased before the first word appears
   };
-  const engine::Generation result = engine::generate(loaded, sequence, prompt, options);
+  const engine::Response response = engine.run(*engine.submit(std::move(request)));
   if (flags.json)
-    print_now(to_json(loaded, result, options.sampling, load_ms).dump(2, ' ', false, Json::error_handler_t::replace) +
-              "\n");
+    print_json(to_json(loaded, response, sampling, load_ms));
+  else if (!stream)
+    print_completions(response.completions);
   else
     print_now("\n");
-  if (result.reason == engine::StopReason::kCancelled) throw Exit{interrupt_status()};
+  if (response.completions.front().reason == engine::StopReason::kCancelled) throw Exit{interrupt_status()};
+}
+
+void run_generate(const GenerateFlags& flags) {
+  check_flags(flags);
+  if (flags.prompts.empty()) return run_one(flags);
+  const std::vector<PromptLine> lines = read_prompts(flags.prompts);
+  const engine::LoadedModel loaded = load(flags.model, std::min<int64_t>(flags.max_concurrent, 8) * 1024);
+  const InterruptGuard interrupt;
+  engine::Request defaults = request_of(loaded, flags);
+  defaults.cancel = &interrupt.flag();
+  const EngineSetup setup(flags.engine, loaded, 8192);
+  run_prompts(loaded, setup.options(), lines, defaults, flags.raw, flags.max_concurrent);
+  if (interrupt.flag()) throw Exit{interrupt_status()};
 }
 
 }  // namespace
@@ -175,8 +194,22 @@ void add_generate(CLI::App& app) {
   command->add_option("--logprobs", flags->logprobs, "With --json: log-probabilities and N alternatives per token")
       ->check(not_negative)
       ->type_name("N");
+  command->add_option("--n", flags->completions, "Completions of the prompt; the i-th draws with seed + i")
+      ->check(CLI::Range(1, 256))
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      ->add_option("--prompts", flags->prompts,
+                   "A file of prompts, one JSON object a line (prompt, system, images, max_tokens, seed, temperature, "
+                   "stop, n); answers come as JSON lines in the same order")
+      ->type_name("FILE");
+  command->add_option("--max-concurrent", flags->max_concurrent, "With --prompts: prompts under way at once")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}))
+      ->type_name("N")
+      ->capture_default_str();
   command->add_flag("--json", flags->json, "One JSON object: text, tokens, usage, timings, stop reason");
   add_sampling_options(*command, flags->sampling);
+  add_engine_options(*command, flags->engine);
   command->footer(
       "Example:\n  puna generate --model ./scout --prompt 'What is in this picture?' --image cat.jpg --max-tokens 200");
   command->callback([flags] { run_generate(*flags); });

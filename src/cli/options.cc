@@ -30,8 +30,9 @@ at::Device parse_device(const std::string& name) {
   throw UsageError("--device", fmt::format("is '{}'; use cpu, cuda or cuda:N", name));
 }
 
-/// "16GiB", "800MiB", "16GB" (10^9), "50%" of the memory that is available now.
-int64_t parse_memory(const std::string& text) {
+}  // namespace
+
+int64_t parse_memory(const std::string& text, const std::string& flag) {
   const std::array<std::pair<std::string_view, double>, 7> units = {
       {{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"%", 0}}};
   for (const auto& [unit, bytes] : units) {
@@ -44,10 +45,8 @@ int64_t parse_memory(const std::string& text) {
     if (total >= 1 && total < 1e18) return static_cast<int64_t>(total);
     break;
   }
-  throw UsageError("--memory", fmt::format("is '{}'; write it as 16GiB, 800MiB or 50%", text));
+  throw UsageError(flag, fmt::format("is '{}'; write it as 16GiB, 800MiB or 50%", text));
 }
-
-}  // namespace
 
 void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--model,--ckpt", options.model, "Model: a directory, .gguf, .safetensors or .pth file")
@@ -115,7 +114,7 @@ engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bo
   load.weights = options.weights == "dense" ? model::WeightForm::kDense : model::WeightForm::kStored;
   load.device = parse_device(options.device);
   load.context_tokens = context_tokens;
-  if (!options.memory.empty()) load.memory_bytes = parse_memory(options.memory);
+  if (!options.memory.empty()) load.memory_bytes = parse_memory(options.memory, "--memory");
   load.check_memory = !options.no_memory_check;
   load.need_tokenizer = need_tokenizer;
   engine::LoadedModel loaded = engine::load_model(load);

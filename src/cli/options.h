@@ -23,8 +23,7 @@ struct ModelOptions {
 };
 
 /// --model, --tokenizer, --adapter, --dtype, --weights, --device, --threads, --memory, --expert-profile,
-/// --no-memory-check. What `options` holds
-/// are the defaults.
+/// --no-memory-check. What `options` holds are the defaults.
 void add_model_options(CLI::App& command, ModelOptions& options);
 
 /// The model that comes with Puna: what PUNA_DEMO_MODEL says, else models/puna-demo beside the program or in its source
@@ -37,6 +36,9 @@ std::string model_or_shipped(const ModelOptions& options);
 
 /// Sets the threads and opens the model (see model_or_shipped); `context_tokens` are what the cache must have room for.
 engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bool need_tokenizer = true);
+
+/// "16GiB", "800MiB", "16GB" (10^9), "50%" of the memory that is available now. Throws UsageError naming `flag`.
+int64_t parse_memory(const std::string& text, const std::string& flag);
 
 /// For the check of an option: why its text is refused, or "". CLI11 alone would wrap -1 around for unsigned numbers.
 std::string not_negative(const std::string& text);

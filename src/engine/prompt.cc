@@ -1,10 +1,15 @@
 #include "engine/prompt.h"
 
+#include <algorithm>
+#include <numeric>
+
 #include "base/error.h"
 #include "io/file.h"
 
 namespace puna::engine {
 namespace {
+
+constexpr uint64_t kImageBit = uint64_t{1} << 63;
 
 // FNV-1a over 8-byte words of the pixels, then the bytes that are left.
 uint64_t hash_pixels(const at::Tensor& pixels) {
@@ -28,6 +33,35 @@ void check_images(const LoadedModel& loaded, size_t count) {
   if (count > 0 && loaded.config().image_token_id < 0)
     fail(loaded.name, "config.json names no <|patch|> token (image_token_index), so that it cannot take images");
   if (count > kMaxImages) fail("--image", "{} images in one prompt; the limit is {}", count, kMaxImages);
+}
+
+std::vector<uint64_t> content_keys(const LoadedModel& loaded, const Prompt& prompt) {
+  std::vector<uint64_t> keys(prompt.tokens.begin(), prompt.tokens.end());
+  const auto patch = static_cast<TokenId>(loaded.config().image_token_id);
+  size_t image = 0;
+  int64_t row = 0;
+  for (size_t i = 0; i < keys.size() && image < prompt.image_keys.size(); ++i) {
+    if (prompt.tokens[i] != patch) continue;
+    keys[i] = (prompt.image_keys[image] + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15ull) | kImageBit;
+    if (++row == prompt.image_rows[image]) ++image, row = 0;
+  }
+  return keys;
+}
+
+void check_prompt(const LoadedModel& loaded, const Prompt& prompt) {
+  if (prompt.tokens.empty()) fail("prompt", "is empty; give at least one token");
+  const int64_t vocab_size = loaded.config().text.vocab_size;
+  for (size_t i = 0; i < prompt.tokens.size(); ++i)
+    if (prompt.tokens[i] < 0 || prompt.tokens[i] >= vocab_size)
+      fail("prompt", "token {} at position {} is outside the vocabulary of {}; do model and tokenizer belong together?",
+           prompt.tokens[i], i, vocab_size);
+  if (!prompt.features.defined()) return;
+  const auto patch = static_cast<TokenId>(loaded.config().image_token_id);
+  const int64_t patches = std::count(prompt.tokens.begin(), prompt.tokens.end(), patch);
+  const int64_t rows = std::accumulate(prompt.image_rows.begin(), prompt.image_rows.end(), int64_t{0});
+  if (prompt.image_keys.size() != prompt.image_rows.size() || rows != prompt.features.size(0) || rows != patches)
+    fail("prompt", "has {} <|patch|> tokens for {} image features of {} images with {} rows", patches,
+         prompt.features.size(0), prompt.image_keys.size(), rows);
 }
 
 EncodedImage encode_image(const LoadedModel& loaded, const io::Image& image) {

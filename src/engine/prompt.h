@@ -41,6 +41,13 @@ Prompt chat_prompt(const LoadedModel& loaded, const std::vector<text::Message>& 
 /// <|begin_of_text|> and the text, without a chat format.
 Prompt raw_prompt(const LoadedModel& loaded, std::string_view text);
 
+/// What each position holds, as one number: a token id, or a hash of an image and the row of it. Equal numbers at equal
+/// positions are equal inputs.
+std::vector<uint64_t> content_keys(const LoadedModel& loaded, const Prompt& prompt);
+
+/// Throws Error for an empty prompt, a token outside the vocabulary, or images that do not fit the <|patch|> tokens.
+void check_prompt(const LoadedModel& loaded, const Prompt& prompt);
+
 /// Throws Error when `count` images are too many for a prompt, or any for a model without vision.
 void check_images(const LoadedModel& loaded, size_t count);
 

@@ -10,8 +10,6 @@
 namespace puna::engine {
 namespace {
 
-constexpr uint64_t kImageBit = uint64_t{1} << 63;
-
 at::Tensor to_tokens(std::span<const TokenId> tokens, at::Device device) {
   at::Tensor ids = at::empty({static_cast<int64_t>(tokens.size())}, at::kLong);
   std::copy(tokens.begin(), tokens.end(), ids.mutable_data_ptr<int64_t>());
@@ -31,20 +29,6 @@ void Sequence::reset() {
   const c10::InferenceMode guard;
   cache_ = std::make_unique<model::KvCache>(loaded_.config().text, loaded_.dtype, loaded_.device);
   keys_.clear();
-}
-
-// A patch position counts as equal only when the same row of the same image was there.
-std::vector<uint64_t> Sequence::content_keys(const Prompt& prompt) const {
-  std::vector<uint64_t> keys(prompt.tokens.begin(), prompt.tokens.end());
-  const auto patch = static_cast<TokenId>(loaded_.config().image_token_id);
-  size_t image = 0;
-  int64_t row = 0;
-  for (size_t i = 0; i < keys.size() && image < prompt.image_keys.size(); ++i) {
-    if (prompt.tokens[i] != patch) continue;
-    keys[i] = (prompt.image_keys[image] + static_cast<uint64_t>(row) * 0x9E3779B97F4A7C15ull) | kImageBit;
-    if (++row == prompt.image_rows[image]) ++image, row = 0;
-  }
-  return keys;
 }
 
 // Cuts the cache to what it shares with `wanted`, at most the tokens before the first whose logits are needed. Chunked
@@ -85,7 +69,7 @@ std::optional<std::span<const float>> Sequence::prefill(const Prompt& prompt, co
   PUNA_CHECK(total > 0, "an empty prompt");
   if (total > limit_)
     fail(loaded_.name, "the prompt has {} tokens and the model's context is {}; shorten the prompt", total, limit_);
-  const std::vector<uint64_t> wanted = content_keys(prompt);
+  const std::vector<uint64_t> wanted = content_keys(loaded_, prompt);
   const int64_t wanted_from = options.logits_from >= 0 ? options.logits_from : total;
   reused_ = reuse(wanted, std::min(wanted_from, total - 1));
   const auto patch = static_cast<TokenId>(loaded_.config().image_token_id);

@@ -46,7 +46,6 @@ class Sequence {
   void reset();
 
  private:
-  std::vector<uint64_t> content_keys(const Prompt& prompt) const;
   int64_t reuse(const std::vector<uint64_t>& wanted, int64_t at_most);
   at::Tensor forward(std::span<const TokenId> tokens, const at::Tensor& features, int64_t first_row);
 

@@ -162,14 +162,15 @@ NeedleResult run_needle(const LoadedModel& loaded, const NeedleOptions& options)
   const auto start = std::chrono::steady_clock::now();
   NeedleResult result;
   const NeedleMaker maker(loaded, options);
-  engine::Sequence sequence(loaded);
+  const int64_t longest = *std::max_element(options.lengths.begin(), options.lengths.end());
+  engine::Engine engine(loaded, engine::single_user_options(loaded, longest + options.max_tokens));
   engine::GenerateOptions generate;
   generate.sampling.temperature = 0;
   generate.max_tokens = options.max_tokens;
   generate.cancel = options.cancel;
   const auto run_trial = [&](size_t length, size_t depth, int64_t trial) {
     NeedleTrial out{length, depth, maker.make(options.lengths[length], options.depths[depth], trial), 0, "", false};
-    const engine::Generation answer = engine::generate(loaded, sequence, out.needle.prompt, generate);
+    const engine::Generation answer = engine::generate(engine, out.needle.prompt, generate);
     if (answer.reason == engine::StopReason::kCancelled) return false;
     out.answer = answer.text;
     out.right = contains_words(answer.text, out.needle.value);

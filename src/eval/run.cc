@@ -52,7 +52,11 @@ size_t index_of_greatest(const std::vector<double>& values) {
 class Runner {
  public:
   Runner(const LoadedModel& loaded, const Task& task, const RunOptions& options)
-      : loaded_(loaded), task_(task), options_(options), sequence_(loaded) {}
+      : loaded_(loaded),
+        task_(task),
+        options_(options),
+        sequence_(loaded),
+        engine_(loaded, engine::single_user_options(loaded)) {}
 
   std::vector<Outcome> run() {
     std::vector<Outcome> outcomes;
@@ -121,11 +125,14 @@ class Runner {
     const engine::Prompt prompt =
         item.settings.chat ? chat_prompt(loaded_, item) : engine::raw_prompt(loaded_, raw_text(item));
     engine::GenerateOptions options;
-    options.sampling = {.temperature = options_.temperature, .top_p = 1, .seed = options_.seed + number, .logprobs = 0};
+    options.sampling.temperature = options_.temperature;
+    options.sampling.top_p = 1;
+    options.sampling.seed = options_.seed + number;
+    options.sampling.logprobs = 0;
     options.max_tokens = item.settings.max_tokens;
     options.stop_strings = item.settings.stop;
     options.cancel = options_.cancel;
-    const engine::Generation generation = engine::generate(loaded_, sequence_, prompt, options);
+    const engine::Generation generation = engine::generate(engine_, prompt, options);
     if (generation.reason == engine::StopReason::kCancelled) return false;
     outcome.answer = generation.text;
     outcome.tokens = static_cast<int64_t>(generation.tokens.size());
@@ -139,7 +146,8 @@ class Runner {
   const LoadedModel& loaded_;
   const Task& task_;
   const RunOptions& options_;
-  engine::Sequence sequence_;
+  engine::Sequence sequence_;  // of likelihoods
+  engine::Engine engine_;      // of answers
 };
 
 Measure accuracy(const std::string& name, const std::vector<Outcome>& outcomes, bool Outcome::*right) {

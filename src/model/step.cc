@@ -26,6 +26,12 @@ void check_shape(const Batch& batch) {
     PUNA_CHECK(batch.caches[i]->length() == batch.first_position[i],
                "sequence {} starts at position {}, its cache holds {}", i, batch.first_position[i],
                batch.caches[i]->length());
+  PUNA_CHECK(
+      batch.tables.size() == (batch.pages ? batch.first_position.size() : 0) && (!batch.pages || batch.caches.empty()),
+      "{} page tables for {} sequences", batch.tables.size(), num_sequences);
+  for (size_t i = 0; i < batch.tables.size(); ++i)
+    PUNA_CHECK(batch.tables[i].length == batch.first_position[i], "sequence {} starts at position {}, its pages at {}",
+               i, batch.first_position[i], batch.tables[i].length);
 }
 
 std::vector<int64_t> checked_ids(const Batch& batch, int64_t vocab_size) {

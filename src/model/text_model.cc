@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/kv_cache.h"
+#include "model/paged_cache.h"
 #include "model/recompute.h"
 #include "model/routing_statistics.h"
 #include "ops/attention.h"
@@ -145,8 +146,8 @@ at::Tensor TextModel::embed(const Step& step) const {
   const Batch& batch = step.batch;
   at::Tensor x_TD = at::embedding(embedding_->dense, batch.tokens);
   if (!batch.image_features.defined()) return x_TD;
-  std::vector<int64_t> rows;
-  for (int64_t t = 0; t < step.num_tokens; ++t)
+  std::vector<int64_t> rows = batch.image_rows;
+  for (int64_t t = 0; t < step.num_tokens && batch.image_rows.empty(); ++t)
     if (step.token_ids[t] == patch_token_) rows.push_back(t);
   const at::Tensor& features = batch.image_features;
   if (features.dim() != 2 || features.size(0) != static_cast<int64_t>(rows.size()) || features.size(1) != x_TD.size(1))
@@ -167,7 +168,8 @@ ops::HeadPreparation TextModel::preparation_of(const arch::LayerPlan& plan, cons
 at::Tensor TextModel::attention(const Layer& layer, const at::Tensor& x_TD, const Step& step, Trace* trace) const {
   const arch::LayerPlan& plan = layer.plan;
   const int64_t T = step.num_tokens, K = config_.head_dim;
-  if (!trace && step.batch.caches.empty() && ops::can_fuse(x_TD)) return fused_attention(layer, x_TD, step);
+  if (!trace && step.batch.caches.empty() && !step.batch.pages && ops::can_fuse(x_TD))
+    return fused_attention(layer, x_TD, step);
   const std::vector<at::Tensor> heads = ops::linears(x_TD, {layer.q, layer.k, layer.v});
   const ops::HeadPreparation preparation = preparation_of(plan, step);
   const at::Tensor q_THK = ops::prepared_heads(heads[0], preparation, true, K).view({T, -1, K});
@@ -197,6 +199,13 @@ at::Tensor TextModel::fused_attention(const Layer& layer, const at::Tensor& x_TD
 at::Tensor TextModel::attend(const Layer& layer, const at::Tensor& q_THK, const at::Tensor& k_TGK,
                              const at::Tensor& v_TGK, const Step& step) const {
   const auto& spans_of = layer.plan.chunked ? step.chunks : step.whole;
+  PagedCache* pages = step.batch.pages;
+  for (size_t i = 0; i < step.batch.tables.size(); ++i) {
+    const int64_t row = step.batch.sequence_begin[i], rows = step.batch.sequence_begin[i + 1] - row;
+    pages->store(layer.plan.index, step.batch.tables[i], k_TGK.narrow(0, row, rows), v_TGK.narrow(0, row, rows));
+  }
+  if (pages && pages->has_attention())
+    return pages->attend(layer.plan.index, q_THK, step.batch.tables, step.batch.sequence_begin);
   std::vector<at::Tensor> pieces;
   for (size_t i = 0; i < spans_of.size(); ++i) {
     const int64_t row = step.batch.sequence_begin[i], rows = step.batch.sequence_begin[i + 1] - row;
@@ -204,6 +213,11 @@ at::Tensor TextModel::attend(const Layer& layer, const at::Tensor& q_THK, const 
     KvCache::View view = {k_TGK.narrow(0, row, rows), v_TGK.narrow(0, row, rows), first};
     if (!step.batch.caches.empty())
       view = step.batch.caches[i]->append(layer.plan.index, view.keys, view.values, first);
+    if (pages) {
+      const int64_t oldest = spans_of[i].front().first_key;
+      const PagedCache::Rows all = pages->gather(layer.plan.index, step.batch.tables[i], oldest, first + rows);
+      view = {all.keys, all.values, oldest};
+    }
     for (const Span& span : spans_of[i]) {
       const int64_t oldest = std::max(span.first_key, view.first_position);
       const int64_t begin = oldest - view.first_position, num_keys = span.position + span.num_rows - oldest;

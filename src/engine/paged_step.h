@@ -1,0 +1,30 @@
+// One forward pass over rows of several sequences in a paged cache.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <span>
+#include <vector>
+
+#include "cache/block_manager.h"
+#include "engine/loaded_model.h"
+#include "model/paged_cache.h"
+
+namespace puna::engine {
+
+/// Consecutive tokens of one sequence, whose positions follow table.length.
+struct StepRows {
+  std::vector<TokenId> tokens;
+  model::PageTable table;
+  at::Tensor features;              // [R, D] of the images' rows among them, or undefined
+  std::vector<int64_t> image_rows;  // [R] which of `tokens`
+  std::vector<int64_t> outputs;     // which of `tokens` logits are wanted of
+};
+
+/// The pages of a sequence of which `length` positions have been run.
+model::PageTable page_table(const cache::SequenceBlocks& blocks, int64_t length);
+
+/// Logits [outputs, V] in FP32 on the CPU, in the order of the sequences; undefined when none are wanted.
+at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::span<const StepRows> sequences);
+
+}  // namespace puna::engine

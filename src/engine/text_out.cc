@@ -1,0 +1,24 @@
+#include "engine/text_out.h"
+
+namespace puna::engine {
+
+TextOut::TextOut(std::shared_ptr<const text::Tokenizer> tokenizer, std::vector<std::string> stops)
+    : tokenizer_(std::move(tokenizer)), matcher_(std::move(stops)) {
+  if (tokenizer_) decoder_.emplace(tokenizer_);
+}
+
+void TextOut::push(text::TokenId id, const Emit& emit) {
+  if (!decoder_) return;
+  const bool has_text = id < tokenizer_->vocab_size() && !tokenizer_->is_special(id);
+  const std::string text = matcher_.push(has_text ? decoder_->push(id) : decoder_->finish());
+  if (!text.empty()) emit(text);
+}
+
+void TextOut::finish(const Emit& emit) {
+  if (!decoder_ || stopped()) return;
+  std::string text = matcher_.push(decoder_->finish());
+  text += matcher_.finish();
+  if (!text.empty()) emit(text);
+}
+
+}  // namespace puna::engine
