@@ -16,15 +16,15 @@ using text::TokenId;
 /// How the next token is chosen (docs/SAMPLING.md has the formulas). In this order: logit bias, repetition, frequency
 /// and presence penalty, the grammar's mask, temperature, top-k, top-p, min-p, typical; the last five as transformers.
 struct SamplingParams {
-  double temperature = 0.6;              // 0: greedy, the lowest id among equal logits; else from 0.001
-  double top_p = 0.9;                    // least set of tokens whose probabilities reach it; 1: all
-  int64_t top_k = 0;                     // most probable tokens kept; 0: all
-  double min_p = 0;                      // tokens below min_p * (the greatest probability) are dropped
-  double typical_p = 1;                  // least set of tokens of most typical information that reaches it; 1: all
-  double repetition_penalty = 1;         // logits of tokens seen: divided when positive, multiplied when negative
-  double frequency_penalty = 0;          // taken off a logit for each time that its token was generated
-  double presence_penalty = 0;           // taken off once for tokens that were generated
-  std::map<TokenId, double> logit_bias;  // added to logits; -inf: never
+  double temperature = 0.6;                   // 0: greedy, the lowest id among equal logits; else from 0.001
+  double top_p = 0.9;                         // least set of tokens whose probabilities reach it; 1: all
+  int64_t top_k = 0;                          // most probable tokens kept; 0: all
+  double min_p = 0;                           // tokens below min_p * (the greatest probability) are dropped
+  double typical_p = 1;                       // least set of tokens of most typical information that reaches it; 1: all
+  double repetition_penalty = 1;              // logits of tokens seen: divided when positive, multiplied when negative
+  double frequency_penalty = 0;               // taken off a logit for each time that its token was generated
+  double presence_penalty = 0;                // taken off once for tokens that were generated
+  std::map<TokenId, double> logit_bias = {};  // added to logits; -inf: never
   uint64_t seed = 0;
   int logprobs = -1;  // alternatives to report; 0: the chosen token's alone; -1: none
 };
