@@ -23,6 +23,7 @@ struct ChatFlags {
   ModelOptions model;
   SamplingOptions sampling;
   EngineFlags engine;
+  GrammarOptions grammar;
   std::string system;
   int64_t max_tokens = 1024, context = 8192;
 };
@@ -30,9 +31,11 @@ struct ChatFlags {
 // One run of `puna chat`: the conversation, and what the slash commands do to it.
 class Chat {
  public:
-  Chat(const engine::LoadedModel& loaded, const ChatFlags& flags, const engine::EngineOptions& engine)
+  Chat(const engine::LoadedModel& loaded, const ChatFlags& flags, const engine::EngineOptions& engine,
+       std::optional<grammar::Source> grammar)
       : loaded_(loaded), conversation_(loaded, engine), style_(terminal_style()), reader_(make_reader()) {
     options_.sampling = resolve(flags.sampling, loaded.defaults);
+    options_.grammar = compile_grammar(std::move(grammar), loaded);
     options_.max_tokens = flags.max_tokens;
     options_.cancel = &interrupt_.flag();
     options_.on_text = [](std::string_view piece) { print_now(for_screen(piece)); };
@@ -192,9 +195,11 @@ void run_chat(const ChatFlags& flags) {
                "To try without one: ./puna demo-model writes a tiny random model to talk to.\n");
     throw Exit{1};
   }
+  std::optional<grammar::Source> grammar = read_grammar(flags.grammar);
   const engine::LoadedModel loaded = load(flags.model, flags.context);
   const EngineSetup setup(flags.engine, loaded, flags.context);
-  if (const int status = Chat(loaded, flags, setup.options()).run(); status != 0) throw Exit{status};
+  if (const int status = Chat(loaded, flags, setup.options(), std::move(grammar)).run(); status != 0)
+    throw Exit{status};
 }
 
 }  // namespace
@@ -213,6 +218,7 @@ void add_chat(CLI::App& app) {
       ->capture_default_str();
   add_sampling_options(*command, flags->sampling);
   add_engine_options(*command, flags->engine);
+  add_grammar_options(*command, flags->grammar);
   command->footer("Example:\n  puna chat --model ./scout --system 'Be brief.'\nWithin: /help lists the commands.");
   command->callback([flags] { run_chat(*flags); });
 }

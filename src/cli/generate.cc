@@ -22,6 +22,7 @@ namespace {
 struct GenerateFlags {
   ModelOptions model;
   SamplingOptions sampling;
+  GrammarOptions grammar;
   std::string prompt = "-", system;
   std::vector<std::string> images, stops;
   int64_t max_tokens = 512;
@@ -81,7 +82,10 @@ Json to_json(const engine::LoadedModel& loaded, const engine::Response& response
                       {"top_p", params.top_p},
                       {"top_k", params.top_k},
                       {"min_p", params.min_p},
+                      {"typical_p", params.typical_p},
                       {"repetition_penalty", params.repetition_penalty},
+                      {"frequency_penalty", params.frequency_penalty},
+                      {"presence_penalty", params.presence_penalty},
                       {"seed", params.seed}};
   if (params.logprobs >= 0 && !json.contains("logprobs")) json["logprobs"] = Json::array();
   if (g.drafted_tokens > 0) json["speculation"] = {{"drafted", g.drafted_tokens}, {"accepted", g.accepted_tokens}};
@@ -96,6 +100,8 @@ Json to_json(const engine::LoadedModel& loaded, const engine::Response& response
 void check_flags(const GenerateFlags& flags) {
   if (flags.raw && !flags.images.empty()) throw UsageError("--raw", "takes no --image; images need the chat format");
   if (flags.raw && !flags.system.empty()) throw UsageError("--raw", "takes no --system; write it into the prompt");
+  if (flags.ignore_stop_tokens && !(flags.grammar.grammar + flags.grammar.json_schema).empty())
+    throw UsageError("--ignore-stop-tokens", "cannot go with a grammar, which says where a text ends");
   if (!flags.prompts.empty() && (flags.prompt != "-" || !flags.images.empty() || !flags.system.empty()))
     throw UsageError("--prompts", "takes no --prompt, --image or --system; each line of the file has its own");
   if (flags.logprobs && !flags.json && flags.prompts.empty())
@@ -128,6 +134,7 @@ void print_completions(const std::vector<engine::Generation>& completions) {
 }
 
 void run_one(const GenerateFlags& flags) {
+  std::optional<grammar::Source> source = read_grammar(flags.grammar);
   std::string text = read_prompt(flags);
   check_prompt(flags, text);
   const auto start = std::chrono::steady_clock::now();
@@ -141,6 +148,7 @@ void run_one(const GenerateFlags& flags) {
   const bool stream = !flags.json && flags.completions == 1;
   if (stream) request.on_text = [](int, std::string_view piece) { print_now(for_screen(piece)); };
   request.cancel = &interrupt.flag();
+  request.grammar = compile_grammar(std::move(source), loaded);
   request.prompt = build_prompt(loaded, flags, std::move(text));
   const EngineSetup setup(flags.engine, loaded, std::max<int64_t>(context, 8192));
   engine::Engine engine(loaded, setup.options());
@@ -166,6 +174,7 @@ void run_generate(const GenerateFlags& flags) {
   const engine::LoadedModel loaded = load(flags.model, std::min<int64_t>(flags.max_concurrent, 8) * 1024);
   const InterruptGuard interrupt;
   engine::Request defaults = request_of(loaded, flags);
+  defaults.grammar = compile_grammar(read_grammar(flags.grammar), loaded);
   defaults.cancel = &interrupt.flag();
   const EngineSetup setup(flags.engine, loaded, 8192);
   run_prompts(loaded, setup.options(), lines, defaults, flags.raw, flags.max_concurrent);
@@ -210,8 +219,10 @@ void add_generate(CLI::App& app) {
   command->add_flag("--json", flags->json, "One JSON object: text, tokens, usage, timings, stop reason");
   add_sampling_options(*command, flags->sampling);
   add_engine_options(*command, flags->engine);
+  add_grammar_options(*command, flags->grammar);
   command->footer(
-      "Example:\n  puna generate --model ./scout --prompt 'What is in this picture?' --image cat.jpg --max-tokens 200");
+      "Example:\n  puna generate --model ./scout --prompt 'What is in this picture?' --image cat.jpg --max-tokens 200\n"
+      "  puna generate --model ./scout --prompt 'Paris in three facts, as JSON.' --json-schema facts.json");
   command->callback([flags] { run_generate(*flags); });
 }
 

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <filesystem>
 #include <random>
 
@@ -10,7 +11,11 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "cli/terminal.h"
+#include "engine/generate.h"
 #include "engine/threads.h"
+#include "grammar/gbnf.h"
+#include "grammar/json_schema.h"
+#include "io/file.h"
 
 namespace puna::cli {
 namespace {
@@ -28,6 +33,20 @@ at::Device parse_device(const std::string& name) {
   } catch (const c10::Error&) {
   }
   throw UsageError("--device", fmt::format("is '{}'; use cpu, cuda or cuda:N", name));
+}
+
+// "ID=VALUE": a token and what is added to its logit.
+std::pair<engine::TokenId, double> parse_bias(const std::string& text) {
+  const size_t equals = text.find('=');
+  engine::TokenId id = -1;
+  double value = 0;
+  const auto read = [&](size_t begin, size_t end, auto& number) {
+    const auto [rest, error] = std::from_chars(text.data() + begin, text.data() + end, number);
+    return error == std::errc() && rest == text.data() + end && begin < end;
+  };
+  if (equals == std::string::npos || !read(0, equals, id) || !read(equals + 1, text.size(), value) || std::isnan(value))
+    throw UsageError("--logit-bias", fmt::format("is '{}'; write ID=VALUE, such as 42=-5 or 42=-inf", text));
+  return {id, value};
 }
 
 }  // namespace
@@ -139,6 +158,23 @@ void add_sampling_options(CLI::App& command, SamplingOptions& options) {
   command.add_option("--min-p", options.min_p, "Drop tokens below this share of the most probable one")
       ->type_name("X")
       ->group(group);
+  command
+      .add_option("--typical-p", options.typical_p, "Keep the tokens of most typical information that reach this share")
+      ->type_name("X")
+      ->group(group);
+  command
+      .add_option("--frequency-penalty", options.frequency_penalty, "Taken off a logit for each time it was generated")
+      ->type_name("X")
+      ->group(group);
+  command.add_option("--presence-penalty", options.presence_penalty, "Taken off the logits of tokens generated before")
+      ->type_name("X")
+      ->group(group);
+  command
+      .add_option("--logit-bias", options.logit_bias,
+                  "Add to the logit of a token; -inf: never; may be given several times")
+      ->type_name("ID=VALUE")
+      ->allow_extra_args(false)
+      ->group(group);
   command.add_option("--repetition-penalty", options.repetition_penalty, "Above 1: repeat less; 1: off")
       ->type_name("X")
       ->group(group);
@@ -154,10 +190,41 @@ engine::SamplingParams resolve(const SamplingOptions& options, const engine::Sam
   params.top_p = options.top_p.value_or(params.top_p);
   params.top_k = options.top_k.value_or(params.top_k);
   params.min_p = options.min_p.value_or(params.min_p);
+  params.typical_p = options.typical_p.value_or(params.typical_p);
+  params.frequency_penalty = options.frequency_penalty.value_or(params.frequency_penalty);
+  params.presence_penalty = options.presence_penalty.value_or(params.presence_penalty);
+  for (const std::string& text : options.logit_bias)
+    params.logit_bias.insert_or_assign(parse_bias(text).first, parse_bias(text).second);
   params.repetition_penalty = options.repetition_penalty.value_or(params.repetition_penalty);
   params.seed = options.seed ? *options.seed : std::random_device{}();
   engine::validate(params);
   return params;
+}
+
+void add_grammar_options(CLI::App& command, GrammarOptions& options) {
+  const std::string group = "Grammar (the answer is one of its texts)";
+  auto* grammar =
+      command.add_option("--grammar", options.grammar, "Rules, alternatives, repetitions; see docs/SAMPLING.md")
+          ->type_name("FILE")
+          ->group(group);
+  command.add_option("--json-schema", options.json_schema, "JSON of this schema; {} in it: any JSON")
+      ->type_name("FILE")
+      ->excludes(grammar)
+      ->group(group);
+}
+
+std::optional<grammar::Source> read_grammar(const GrammarOptions& options) {
+  constexpr int64_t kMaxBytes = 1 << 20;
+  if (!options.grammar.empty()) return grammar::read_gbnf(io::read_file(options.grammar, kMaxBytes), options.grammar);
+  if (options.json_schema.empty()) return std::nullopt;
+  const std::string text = io::read_file(options.json_schema, kMaxBytes);
+  return grammar::read_json_schema(parse_ordered_json(text, options.json_schema), options.json_schema);
+}
+
+std::shared_ptr<const grammar::CompiledGrammar> compile_grammar(std::optional<grammar::Source> source,
+                                                                const engine::LoadedModel& loaded) {
+  if (!source) return nullptr;
+  return grammar::CompiledGrammar::compile(std::move(*source), engine::grammar_vocabulary(loaded));
 }
 
 }  // namespace puna::cli

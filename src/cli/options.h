@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/loaded_model.h"
 #include "engine/sampler.h"
+#include "grammar/grammar.h"
 
 namespace CLI {
 class App;
@@ -44,15 +46,30 @@ int64_t parse_memory(const std::string& text, const std::string& flag);
 std::string not_negative(const std::string& text);
 
 struct SamplingOptions {
-  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<double> temperature, top_p, min_p, typical_p, repetition_penalty, frequency_penalty, presence_penalty;
   std::optional<int64_t> top_k;
+  std::vector<std::string> logit_bias;  // ID=VALUE
   std::optional<uint64_t> seed;
 };
 
-/// --temperature, --top-p, --top-k, --min-p, --repetition-penalty, --seed.
+/// --temperature, --top-p, --top-k, --min-p, --typical-p, the three penalties, --logit-bias, --seed.
 void add_sampling_options(CLI::App& command, SamplingOptions& options);
 
 /// What was given, else the model's defaults; without a seed, a fresh random one.
 engine::SamplingParams resolve(const SamplingOptions& options, const engine::SamplingParams& defaults);
+
+struct GrammarOptions {
+  std::string grammar, json_schema;
+};
+
+/// --grammar, --json-schema.
+void add_grammar_options(CLI::App& command, GrammarOptions& options);
+
+/// The grammar of the file that was given; absent without one. Throws Error for a grammar that is wrong.
+std::optional<grammar::Source> read_grammar(const GrammarOptions& options);
+
+/// Compiled for the model; null without a grammar.
+std::shared_ptr<const grammar::CompiledGrammar> compile_grammar(std::optional<grammar::Source> source,
+                                                                const engine::LoadedModel& loaded);
 
 }  // namespace puna::cli
