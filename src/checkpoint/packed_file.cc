@@ -73,16 +73,21 @@ std::vector<Block> blocks_of(const std::vector<arch::ParamRow>& rows,
 
 kernels::WeightFormat format_from(const Json& json, const std::string& where) {
   kernels::WeightFormat format;
+  int64_t bits = 0;
   try {
-    format.bits = json.at("bits").get<int>();
+    for (const char* key : {"bits", "group"})
+      if (!json.at(key).is_number_integer())
+        fail(where, "'{}' of its 'rows' is {}; {}", key, json[key].dump(), kRemedy);
+    bits = json.at("bits").get<int64_t>();
     format.group = json.at("group").get<int64_t>();
     format.channel_scales = json.at("channel_scales").get<bool>();
     format.zeros = json.at("zeros").get<bool>();
   } catch (const Json::exception&) {
     fail(where, "its 'rows' lack a format; {}", kRemedy);
   }
-  if ((format.bits != 4 && format.bits != 8) || (format.group != 32 && format.group != 128))
-    fail(where, "{} bits in groups of {} are no packed format; {}", format.bits, format.group, kRemedy);
+  if ((bits != 4 && bits != 8) || (format.group != 32 && format.group != 128))
+    fail(where, "{} bits in groups of {} are no packed format; {}", bits, format.group, kRemedy);
+  format.bits = static_cast<int>(bits);
   return format;
 }
 
@@ -212,6 +217,10 @@ PackedModel::PackedModel(const fs::path& dir) : file_(dir / kPackedFile), bytes_
     else
       check_dense(row);
   }
+  int64_t blocks = 0;  // before they are listed: config.json may promise any number
+  for (const arch::ParamRow& row : rows_)
+    if (formats.contains(row.name)) blocks += row.shape.size() == 3 ? row.shape[0] : 1;
+  if (blocks > 2 * std::ssize(tensors_.tensors())) fail(file_.string(), "lacks tensors of the model; {}", kRemedy);
   if (formats.size() != json.size()) fail(file_.string(), "packs rows that the model does not have; {}", kRemedy);
   for (const auto& [name, of] : formats) packed_[name].shape.format = of;
   for (const Block& block : blocks_of(rows_, formats, file_.string())) {

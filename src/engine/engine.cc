@@ -248,7 +248,10 @@ Response Engine::run(const Ticket& ticket) {
 }
 
 void Engine::serve(std::stop_token stop) {
-  const std::stop_callback wake(stop, [&] { arrived_.notify_all(); });
+  const std::stop_callback wake(stop, [&] {
+    { const std::lock_guard lock(mutex_); }  // not between the look at `stop` and the sleep
+    arrived_.notify_all();
+  });
   while (!stop.stop_requested()) {
     if (step()) continue;
     std::unique_lock lock(mutex_);

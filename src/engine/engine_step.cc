@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "engine/engine.h"
 #include "engine/logprobs.h"
 
@@ -44,14 +45,16 @@ bool Engine::step() {
     run_entries(entries);
   }
   finish_ended();
-  return !entries.empty() || !full.empty();
+  return !entries.empty() || !full.empty() || !scheduler_.streams().empty();
 }
 
 void Engine::add_drafts(std::vector<StepEntry>& entries) {
   if (!draft_ && options_.lookup_tokens == 0) return;
   int64_t room = options_.step_tokens;
   for (const StepEntry& entry : entries) room -= entry.rows;
-  const auto decodes = [](const StepEntry& entry) { return entry.rows == 1 && entry.stream->pending() == 1; };
+  const auto decodes = [](const StepEntry& entry) {
+    return entry.rows == 1 && entry.stream->pending() == 1 && entry.stream->has_logits;
+  };
   const auto limit = [&](const StepEntry& entry) {
     const Stream& stream = *entry.stream;
     const int64_t generated = std::ssize(stream.tokens) - stream.job->prompt_tokens();
@@ -64,7 +67,17 @@ void Engine::add_drafts(std::vector<StepEntry>& entries) {
     entry.drafts = guess_by_lookup(entry.stream->tokens, std::min(limit(entry), options_.lookup_tokens));
     room -= std::ssize(entry.drafts);
   }
-  if (draft_) draft_->guess(entries, room);
+  if (draft_) {
+    try {
+      draft_->guess(entries, room);
+    } catch (const std::exception& error) {  // costs guesses, no answers
+      spdlog::warn("the draft model failed: {}", error.what());
+      for (StepEntry& entry : entries) {
+        entry.drafts.clear();
+        draft_->release(*entry.stream);
+      }
+    }
+  }
   room = options_.step_tokens;
   for (StepEntry& entry : entries) {
     const int64_t most = std::max<int64_t>(limit(entry), 0);

@@ -94,6 +94,8 @@ int64_t Engine::save_prefix(const Prompt& prompt, const std::filesystem::path& f
   if (positions == 0) fail(file.string(), "the cache holds no whole block of this prompt; run it first");
   blocks_.attach(held, std::span(contents).first(static_cast<size_t>(positions)), positions);
   try {
+    if (held.length != positions)
+      fail(file.string(), "the cache no longer holds the whole prefix; run the prompt again");
     std::vector<io::TensorSpec> specs = {{"contents", DType::I64, {positions}}};
     for (int layer = 0; layer < pages_.num_layers(); ++layer) {
       const auto& ids = pages_.chunked(layer) ? held.chunk : held.global;

@@ -94,15 +94,17 @@ bool DraftModel::read(Guesser& g, std::vector<StepRows>& rows, int64_t& left) {
 void DraftModel::guess(std::vector<StepEntry>& entries, int64_t room) {
   std::vector<Guesser> guessers;
   for (StepEntry& entry : entries) {
-    if (entry.stream->pending() != 1 || entry.rows != 1) continue;
+    if (entry.stream->pending() != 1 || entry.rows != 1 || !entry.stream->has_logits) continue;
     const Request& request = entry.stream->job->request;
     const int64_t generated = std::ssize(entry.stream->tokens) - entry.stream->job->prompt_tokens();
     const int64_t wanted = std::min({options_.tokens, room, request.max_tokens - generated - 1});
     if (wanted <= 0) continue;
     room -= wanted;
     Guesser g{&entry, wanted};
-    if (entry.stream->draft_blocks.length == 0)
+    if (entry.stream->draft_blocks.length == 0) {
+      blocks_.release(entry.stream->draft_blocks);
       blocks_.attach(entry.stream->draft_blocks, entry.stream->contents, std::ssize(entry.stream->contents) - 1);
+    }
     g.position = entry.stream->draft_blocks.length;
     guessers.push_back(g);
   }

@@ -89,7 +89,14 @@ double ExpertStore::worth(const Slot& slot) const {
 
 void ExpertStore::evict(Slot& slot) {
   if (slot.empty()) return;
-  if (slot.ticket != 0) await(slot);
+  if (slot.ticket != 0) {
+    reader_.hurry(slot.ticket);
+    try {
+      await(slot);
+    } catch (const Error&) {
+      return;  // nobody asked for it any more, and its slot is empty
+    }
+  }
   expert(slot.layer, slot.index).slot = -1;
   slot.layer = slot.index = -1;
   slot.guess = false;
@@ -116,9 +123,9 @@ ExpertStore::Slot* ExpertStore::free_slot(bool for_guess, double worth_of_new) {
 
 void ExpertStore::begin_read(int layer, int index, Slot& slot, bool guess) {
   const Block& block = layout_.blocks[static_cast<size_t>(layer)][static_cast<size_t>(index)];
+  slot.ticket = reader_.submit(block.offset, block.bytes, slot.bytes, /*urgent=*/!guess);
   slot.layer = layer, slot.index = index, slot.guess = guess;
   expert(layer, index).slot = static_cast<int>(&slot - slots_.data());
-  slot.ticket = reader_.submit(block.offset, block.bytes, slot.bytes, /*urgent=*/!guess);
 }
 
 /// Until the slot's read is done. One that failed leaves the slot empty.

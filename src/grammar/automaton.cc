@@ -39,6 +39,8 @@ void find_classes(const std::vector<Nfa>& nfas, Automaton& out) {
 }
 
 // The subset construction for one rule; its states are appended to the automaton.
+constexpr size_t kMaxWalked = 300'000'000;  // edges of a rule that are looked at
+
 class Determiniser {
  public:
   Determiniser(const Source& source, const Nfa& nfa, Automaton& out, std::vector<std::vector<Automaton::Call>>& calls,
@@ -55,7 +57,10 @@ class Determiniser {
 
   /// Returns the start state, whether or not it is final.
   StateId run() {
-    const StateId start = state_of({0});
+    // The start is a state of its own, which nothing comes back to: whether it is final is told apart.
+    start_subset_ = closure({0});
+    const auto start = static_cast<StateId>(calls_.size());
+    add_state(start_subset_);
     for (size_t i = 0; i < subsets_.size(); ++i) expand(static_cast<StateId>(base_ + i));
     trim();
     return start;
@@ -92,6 +97,7 @@ class Determiniser {
       const uint32_t node = work.back();
       work.pop_back();
       bool kept = node == 1;
+      walked_ += begin_[node + 1] - begin_[node] + 1;
       for (uint32_t e = begin_[node]; e < begin_[node + 1]; ++e) {
         if (edges_[e].kind != NfaEdge::Kind::kEmpty) {
           kept = true;
@@ -102,6 +108,7 @@ class Determiniser {
       }
       if (kept) result.push_back(node);
     }
+    if (walked_ > kMaxWalked) fail(source_.where(), "the grammar takes too long to compile; use smaller counts");
     std::sort(result.begin(), result.end());
     return result;
   }
@@ -178,6 +185,8 @@ class Determiniser {
   std::vector<std::vector<Automaton::Call>>& calls_;  // per state of the whole automaton
   size_t& subset_nodes_;
   size_t base_;
+  std::vector<uint32_t> start_subset_;
+  size_t walked_ = 0;
   std::vector<uint32_t> begin_, mark_;
   std::vector<NfaEdge> edges_;
   uint32_t stamp_ = 0;

@@ -8,6 +8,8 @@ namespace {
 using Kind = Expr::Kind;
 
 constexpr size_t kMaxEdges = 2'000'000;
+constexpr size_t kMaxNodes = 4'000'000;    // of one rule
+constexpr size_t kMaxVisits = 20'000'000;  // of expressions, while one rule is built
 // Rules of at most so many edges are copied: with loops they are wide, and better shared by their callers.
 constexpr size_t kCopyEdges = 200, kCopyEdgesWithLoop = 24;
 
@@ -25,7 +27,14 @@ class Builder {
   }
 
  private:
-  uint32_t node() { return nfa_.num_nodes++; }
+  uint32_t node() {
+    count(1);
+    return nfa_.num_nodes++;
+  }
+  void count(size_t nodes) {
+    if ((nodes_ += nodes) > kMaxNodes || ++visits_ > kMaxVisits)
+      fail(source_.where(), "the grammar is too large; use smaller counts or fewer alternatives");
+  }
   void edge(NfaEdge edge) {
     if (++total_ > kMaxEdges)
       fail(source_.where(), "the grammar is too large once its repetitions are written out; use smaller counts");
@@ -37,6 +46,7 @@ class Builder {
   }
 
   void add(ExprId id, uint32_t from, uint32_t to) {
+    count(0);
     const Expr& expr = source_.expr(id);
     switch (expr.kind) {
       case Kind::kBytes:
@@ -120,6 +130,7 @@ class Builder {
       return;
     }
     const uint32_t offset = nfa_.num_nodes;
+    count(callee.num_nodes);
     nfa_.num_nodes += callee.num_nodes;
     nfa_.has_loop |= callee.has_loop;
     empty(from, offset);
@@ -153,6 +164,7 @@ class Builder {
   const Source& source_;
   const RuleFacts& facts_;
   std::vector<Nfa>& nfas_;
+  size_t nodes_ = 0, visits_ = 0;
   size_t& total_;
   Nfa nfa_;
 };

@@ -72,7 +72,13 @@ class DirectReader::Ring {
 
   /// One piece that is done, with what the system says of it: bytes, or -errno.
   std::pair<Piece*, int> pop() {
-    io_uring_submit(&ring_);
+    for (;;) {  // until one at least is with the kernel
+      const int sent = io_uring_submit(&ring_);
+      const bool busy = sent == -EINTR || sent == -EAGAIN || sent == -EBUSY || sent == -ENOMEM;
+      PUNA_CHECK(sent >= 0 || busy, "io_uring_submit: {}", std::strerror(-sent));
+      if (io_uring_sq_ready(&ring_) < in_flight_) break;
+      std::this_thread::yield();
+    }
     io_uring_cqe* entry = nullptr;
     int status = -EINTR;
     while (status == -EINTR) status = io_uring_wait_cqe(&ring_, &entry);

@@ -6,13 +6,14 @@
 
 #include "io/file.h"
 #include "io/text.h"
-#include "media/image_processor.h"
 #include "train/fields.h"
 #include "train/recipe_fields.h"
 #include "train/toml_file.h"
 
 namespace puna::train {
 namespace {
+
+constexpr int64_t kMostTiles = 256;  // as media::kMaxTiles, without LibTorch
 
 namespace fs = std::filesystem;
 
@@ -232,8 +233,8 @@ void check_recipe(const Recipe& r, std::string_view where) {
          "'model.config' is no table; write [model.config.text_config] and keys as in Hugging Face's config.json");
   if (r.model.from.empty() && !r.model.config.is_object())
     fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
-  if (r.model.max_tiles < 0 || r.model.max_tiles > media::kMaxTiles)
-    fail(where, "'model.max_tiles' is {}; give 1 to {}, or 0", r.model.max_tiles, media::kMaxTiles);
+  if (r.model.max_tiles < 0 || r.model.max_tiles > kMostTiles)
+    fail(where, "'model.max_tiles' is {}; give 1 to {}, or 0", r.model.max_tiles, kMostTiles);
   if (!r.model.generation.is_null()) {
     if (!r.model.generation.is_object()) fail(where, "'model.generation' must be a table");
     for (const auto& [key, value] : r.model.generation.items())
