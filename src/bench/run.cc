@@ -107,8 +107,7 @@ RunResult run_cases(const model::Model& model, at::ScalarType dtype, const RunOp
   std::vector<std::vector<double>> rates(options.cases.size()), fractions(options.cases.size());
   RunResult result;
   result.integer = work.integer;
-  for (const Case& what : options.cases)
-    result.cases.push_back({.what = what, .work = work_of(work, what)});
+  for (const Case& what : options.cases) result.cases.push_back({.what = what, .work = work_of(work, what)});
   const auto disk_bytes = [&] { return model.expert_store() ? model.expert_store()->statistics().bytes_read : 0; };
 
   Progress progress("Measuring", (options.rounds + 1) * std::ssize(options.cases));

@@ -22,9 +22,9 @@ struct CaseResult {
   Case what;
   Work work;
   Spread tokens_per_second = {};
-  Spread fraction = {};        // of the bound that was measured in the same round
-  double disk_bytes = 0;  // that a step read of experts, on average
-  const char* bound = "";      // "bytes", "operations" or "disk", of the last round
+  Spread fraction = {};    // of the bound that was measured in the same round
+  double disk_bytes = 0;   // that a step read of experts, on average
+  const char* bound = "";  // "bytes", "operations" or "disk", of the last round
 };
 
 struct RunResult {

@@ -94,6 +94,7 @@ void say_few_tokens(const quant::Calibration& calibration) {
 quant::QuantiseReport write(const QuantizeFlags& flags, const checkpoint::ModelSource& source,
                             const quant::QuantiseOptions& options) {
   if (!is_gguf(flags)) return quant::quantise_model(flags.model, source, flags.out, options);
+  options.rules.check_layout(true, "--to");
   const auto tokenizer = tokenizer_of(flags.model);
   say_beyond_llama_cpp(source);
   return quant::write_gguf(flags.model, source, tokenizer, flags.out, quant::dense_dtype(source), options);

@@ -78,6 +78,7 @@ class Engine {
   const cache::CacheShape& shape() const { return blocks_.shape(); }
 
  private:
+  bool step_once();
   void take_arrivals();
   void end_cancelled();
   void add_drafts(std::vector<StepEntry>& entries);

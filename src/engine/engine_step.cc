@@ -26,6 +26,17 @@ std::span<const float> row_of(const at::Tensor& logits_RV, int64_t row) {
 }  // namespace
 
 bool Engine::step() {
+  try {
+    return step_once();
+  } catch (...) {
+    // Nobody may wait for ever, or be called back after having been told: all that run end with this error.
+    for (const auto& stream : scheduler_.streams()) fail_job(*stream->job, std::current_exception());
+    finish_ended();
+    return true;
+  }
+}
+
+bool Engine::step_once() {
   const c10::InferenceMode guard;
   take_arrivals();
   end_cancelled();
