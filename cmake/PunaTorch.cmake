@@ -28,6 +28,16 @@ add_library(puna_torch INTERFACE)
 target_include_directories(puna_torch SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/system_headers ${torch_root}/include
                                                        ${torch_root}/include/torch/csrc/api/include)
 target_link_libraries(puna_torch INTERFACE ${torch_root}/lib/libtorch_cpu.so ${torch_root}/lib/libc10.so)
+# at::parallel_for is a plain loop in code that is compiled without OpenMP. The library must be LibTorch's own: one pool of
+# threads for its work and ours.
+file(GLOB torch_openmp ${torch_root}/lib/libgomp*.so*)
+if(torch_openmp)
+  target_compile_options(puna_torch INTERFACE -fopenmp)
+  target_link_libraries(puna_torch INTERFACE ${torch_openmp})
+else()
+  find_package(OpenMP REQUIRED)
+  target_link_libraries(puna_torch INTERFACE OpenMP::OpenMP_CXX)
+endif()
 if(EXISTS "${torch_root}/lib/libtorch_cuda.so")
   # Nothing of ours names a symbol of these two: loading them is what makes the device known. The CUDA libraries that
   # they need in turn are found at run time by their own paths.

@@ -24,10 +24,12 @@ std::string Case::name() const {
   return kind == Kind::kPrompt ? fmt::format("prompt {}", length) : fmt::format("decode {} at {}", batch, length);
 }
 
-ModelWork work_of(const model::Model& model, int64_t cache_element_bytes) {
+ModelWork work_of(const model::Model& model, const model::PageFormat& format) {
   ModelWork work;
   work.config = model.config().text;
-  work.cache_element_bytes = cache_element_bytes;
+  const model::PageBytes pages = model::page_bytes(work.config, format);
+  work.cache_row_bytes = static_cast<double>(pages.global + pages.chunk) /
+                         static_cast<double>(model::PagedCache::kPositions * work.config.num_hidden_layers);
   const auto experts = static_cast<double>(work.config.num_local_experts);
   for (const arch::ParamRow& row : arch::parameter_table(model.config())) {
     const ops::Weight& weight = model.weights().at(row.name);
@@ -88,9 +90,7 @@ Work work_of(const ModelWork& model, const Case& what) {
     }
   }
   const auto heads = static_cast<double>(config.num_attention_heads * config.head_dim);
-  const auto key_row =
-      static_cast<double>(2 * config.num_key_value_heads * config.head_dim * model.cache_element_bytes);
-  work.bytes = model.resident_bytes + layers * work.experts_hit * model.expert_bytes + keys * key_row;
+  work.bytes = model.resident_bytes + layers * work.experts_hit * model.expert_bytes + keys * model.cache_row_bytes;
   work.operations = 2 * (tokens * (model.resident_parameters + layers * chosen * model.expert_parameters) +
                          rows_of_head * model.head_parameters) +
                     4 * heads * pairs;

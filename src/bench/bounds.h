@@ -7,6 +7,7 @@
 #include "arch/config.h"
 #include "bench/machine.h"
 #include "model/model.h"
+#include "model/paged_cache.h"
 
 namespace puna::bench {
 
@@ -32,10 +33,10 @@ struct ModelWork {
   double head_parameters = 0;
   double expert_parameters = 0;  // of one expert of one layer
   int64_t expert_layers = 0;
-  int64_t cache_element_bytes = 2;
+  double cache_row_bytes = 0;  // keys and values of a position in one layer
   bool integer = false;  // the experts' products are INT8 operations
 };
-ModelWork work_of(const model::Model& model, int64_t cache_element_bytes);
+ModelWork work_of(const model::Model& model, const model::PageFormat& format);
 
 struct Work {
   double bytes = 0;        // weights read once, keys and values of every sequence

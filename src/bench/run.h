@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "bench/bounds.h"
@@ -15,6 +16,8 @@ struct RunOptions {
   int64_t threads = 1;
   uint64_t seed = 0;          // of the random tokens
   double disk_bandwidth = 0;  // bytes/s, of experts that stay in their file
+  std::function<void()> before_round = {};  // called before each, the one that is not counted too
+  bool wall_time = false;                   // also with one thread, whose processor time is taken otherwise
   const std::atomic<bool>* interrupt = nullptr;
 };
 
@@ -37,6 +40,6 @@ struct RunResult {
 
 /// Tokens are random, so that routing is nearly uniform; keys and values of a depth are random too. One round that is
 /// not counted comes first.
-RunResult run_cases(const model::Model& model, at::ScalarType dtype, const RunOptions& options);
+RunResult run_cases(const model::Model& model, const model::PageFormat& format, const RunOptions& options);
 
 }  // namespace puna::bench

@@ -1,7 +1,10 @@
 // puna bench: random models of real width, and how near a step comes to what the machine can do.
 #include <ATen/Parallel.h>
 #include <CLI/CLI.hpp>
+#include <functional>
+#include <iostream>
 #include <memory>
+#include <string>
 
 #include "arch/layer_plan.h"
 #include "base/error.h"
@@ -33,7 +36,7 @@ struct RunFlags {
   std::vector<int64_t> prompts = {512}, depths = {0}, batches = {1};
   int64_t rounds = 5;
   uint64_t seed = 0;
-  bool json = false;
+  bool json = false, int8_cache = false, wait = false;
 };
 
 arch::Llama4Config config_of(const MakeFlags& flags) {
@@ -165,6 +168,13 @@ std::string result_text(const bench::RunResult& result, std::optional<double> di
              result.integer ? "INT8 dots" : "BF16 products");
 }
 
+/// For whoever measures programs in turn. At the end of input the rest runs without waiting.
+void wait_for_line() {
+  print_now("ready\n");
+  std::string line;
+  std::getline(std::cin, line);
+}
+
 void run_run(const RunFlags& flags) {
   const std::vector<bench::Case> cases = cases_of(flags);
   const InterruptGuard interrupt;
@@ -175,12 +185,14 @@ void run_run(const RunFlags& flags) {
   const int threads = at::get_num_threads();
   const std::optional<double> disk = disk_rate(model);
   const bench::RunResult result =
-      bench::run_cases(*loaded.model, loaded.dtype,
+      bench::run_cases(*loaded.model, model::PageFormat::of(loaded.dtype, at::kCPU, flags.int8_cache),
                        {.cases = cases,
                         .rounds = flags.rounds,
                         .threads = threads,
                         .seed = flags.seed,
                         .disk_bandwidth = loaded.model->expert_store() ? disk.value_or(0) : 0,
+                        .before_round = flags.wait ? wait_for_line : std::function<void()>(),
+                        .wall_time = flags.wait,
                         .interrupt = &interrupt.flag()});
   const experts::ExpertStore* store = loaded.model->expert_store();
   const auto experts = store ? std::optional(store->statistics()) : std::nullopt;
@@ -221,6 +233,8 @@ void add_run(CLI::App& parent) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   command->add_option("--seed", flags->seed, "Of the random tokens")->capture_default_str();
+  command->add_flag("--int8-cache", flags->int8_cache, "Keys and values in INT8");
+  command->add_flag("--wait", flags->wait, "Before each round print \"ready\" and wait for a line of standard input");
   command->add_flag("--json", flags->json, "Print JSON");
   command->footer(
       "The limits of the machine are measured before each case, in turn. Tokens are random, so that routing is nearly "

@@ -80,9 +80,11 @@ void run_convert(const ConvertFlags& flags) {
 text::TokenizerTables tokenizer_of(const std::string& model) {
   if (model.ends_with(".gguf")) return text::tokenizer_tables(model);
   const fs::path dir = directory_of(model);
-  if (!io::path_exists(dir / "tokenizer.json") && !io::path_exists(dir / "tokenizer.model"))
-    fail(dir.string(), "no tokenizer here, and a GGUF file holds one; copy the model's tokenizer.json here");
-  return text::tokenizer_tables(dir);
+  if (io::path_exists(dir / "tokenizer.json") || io::path_exists(dir / "tokenizer.model"))
+    return text::tokenizer_tables(dir);
+  say_aside(fmt::format("'{}' has no tokenizer.json: the GGUF file will hold none and take token ids alone.",
+                        dir.string()));
+  return {};
 }
 
 void say_beyond_llama_cpp(const checkpoint::ModelSource& source) {

@@ -100,6 +100,13 @@ quant::QuantiseReport write(const QuantizeFlags& flags, const checkpoint::ModelS
   return quant::write_gguf(flags.model, source, tokenizer, flags.out, quant::dense_dtype(source), options);
 }
 
+/// One line for all: of a large model there are hundreds.
+void say_names(const char* what, const std::vector<std::string>& names) {
+  if (names.empty()) return;
+  fmt::print(stderr, "{}: {}{}\n", what, names[0],
+             names.size() > 1 ? fmt::format(" and {} more, which the report lists", names.size() - 1) : "");
+}
+
 void run_quantize(const QuantizeFlags& flags) {
   if (flags.model.empty()) throw UsageError("--model", "is missing; give the model to quantise with --model DIR");
   if (flags.out.empty()) throw UsageError("--out", "is missing; give the directory to write with --out DIR");
@@ -133,10 +140,8 @@ void run_quantize(const QuantizeFlags& flags) {
   }
   io::write_file(report_path(flags), json.dump(1) + "\n");
   if (flags.json) return print_now(json.dump(2) + "\n");
-  for (const std::string& name : report.kept)
-    fmt::print(stderr, "kept as it is: {} (its columns are no whole groups)\n", name);
-  for (const std::string& name : report.wider)
-    fmt::print(stderr, "q8_0 instead: {} (its columns are no whole blocks of 256)\n", name);
+  say_names("kept as they are, columns that are no whole groups", report.kept);
+  say_names("q8_0 instead, columns that are no whole blocks of 256", report.wider);
   if (report.shards_found > 0) fmt::print(stderr, "{} files of an earlier run were kept.\n", report.shards_found);
   print_now(report.text() + (comparison ? "\n" + comparison_text(*comparison) : "") +
             fmt::format("Wrote {}\n", flags.out));

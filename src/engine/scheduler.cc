@@ -23,6 +23,19 @@ int64_t Scheduler::num_running() const {
   return std::count_if(streams_.begin(), streams_.end(), [](const auto& stream) { return stream->running; });
 }
 
+namespace {
+
+/// That a stream takes of those which run at once: one that will fork already has the places of its copies.
+int64_t places_of(const Stream& stream) { return stream.forks ? stream.job->request.completions : 1; }
+
+}  // namespace
+
+int64_t Scheduler::reserved() const {
+  int64_t places = 0;
+  for (const auto& stream : streams_) places += stream->running ? places_of(*stream) : 0;
+  return places;
+}
+
 Stream* Scheduler::last_running() const {
   const auto last =
       std::find_if(streams_.rbegin(), streams_.rend(), [](const auto& stream) { return stream->running; });
@@ -52,14 +65,16 @@ void Scheduler::attach(Stream& stream) {
   }
 }
 
-// All of the stream as it is now, one position more, what running prompts still need, and one block for each that runs.
+// All of the stream as it is now, one position more, what running prompts still need, and one block for each that runs
+// or will fork off.
 bool Scheduler::fits(const Stream& stream) const {
   const cache::CacheShape& shape = blocks_.shape();
   const auto lacking = [&](const Stream& s, int64_t extra) {
     const auto tokens = static_cast<int64_t>(s.tokens.size()) + extra;
     const int64_t global = shape.global_blocks_of(tokens) - std::ssize(s.blocks.global);
     const int64_t chunk = shape.chunk_blocks_of(tokens) - std::ssize(s.blocks.chunk);
-    return std::pair{std::max<int64_t>(global, 0), std::max<int64_t>(chunk, 0)};
+    const int64_t copies = places_of(s) - 1;
+    return std::pair{std::max<int64_t>(global, 0) + copies, std::max<int64_t>(chunk, 0) + copies};
   };
   auto [global, chunk] = lacking(stream, 1);
   for (const auto& other : streams_) {
@@ -72,24 +87,24 @@ bool Scheduler::fits(const Stream& stream) const {
 }
 
 void Scheduler::admit() {
-  int64_t running = num_running();
+  int64_t running = reserved();
   for (const auto& stream : streams_) {
     if (stream->running) continue;
-    const int64_t wanted = stream->forks ? stream->job->request.completions : 1;
+    const int64_t wanted = places_of(*stream);
     attach(*stream);
     // Pushes out streams of less priority until there is room; alone it always has.
     while (running > 0 && (running + wanted > options_.max_sequences || !fits(*stream))) {
       Stream* last = last_running();
       if (last->job->request.priority >= stream->job->request.priority) break;
+      running -= places_of(*last);
       preempt(*last);
-      --running;
     }
     if (running > 0 && (running + wanted > options_.max_sequences || !fits(*stream))) {
       blocks_.release(stream->blocks);
       return;  // nobody overtakes: a long prompt would wait for ever
     }
     stream->running = true;
-    running += 1;
+    running += wanted;
     if (stream->started) continue;
     stream->started = true;
     stream->start = Clock::now();

@@ -56,6 +56,7 @@ class Scheduler {
 
  private:
   void admit();
+  int64_t reserved() const;  // of max_sequences
   bool fits(const Stream& stream) const;
   void attach(Stream& stream);
   void preempt(Stream& stream);

@@ -16,7 +16,7 @@ namespace puna::grammar {
 namespace {
 
 constexpr int kMaxReferences = 64;
-constexpr size_t kMaxPrefix = 200, kMaxKeyBytes = 200;
+constexpr size_t kMaxPrefix = 200, kMaxKeyBytes = 200, kMaxMergedBytes = size_t{16} << 20;
 constexpr uint32_t kMaxCount = 100'000;
 
 class Reader {
@@ -57,6 +57,16 @@ class Reader {
     return entry->second;
   }
 
+  /// Merged schemas of the same content are one rule: so references into each other through allOf come to an end.
+  ExprId merged(OrderedJson schema, const std::string& path) {
+    const auto [entry, is_new] = by_content_.try_emplace(schema.dump(), 0);
+    if (is_new) {
+      entry->second = source_.add_rule(path);
+      pending_.push_back({entry->second, &owned_.emplace_back(std::move(schema)), path});
+    }
+    return source_.call(entry->second);
+  }
+
   const OrderedJson& resolve(const std::string& pointer, const std::string& path) const {
     if (!pointer.starts_with('#'))
       error(path, "'$ref' to '{}': only references within the schema (#/...) work", io::printable(pointer));
@@ -93,10 +103,12 @@ class Reader {
     size_t count = 0;
     for (const auto& [key, value] : schema.items()) count += restricts(key);
     if (count == 1 && schema.contains("$ref")) return source_.call(rule_of_pointer(reference(schema, path)));
+    if (count == 1 && schema.contains("allOf") && list_of(schema, "allOf", path).size() == 1)
+      return sub(schema["allOf"][0], path + "/allOf/0");
     if (schema.contains("$ref") || schema.contains("allOf")) {
-      OrderedJson merged = OrderedJson::object();
-      flatten(schema, path, merged, 0);
-      return compile(owned_.emplace_back(std::move(merged)), path);
+      OrderedJson all = OrderedJson::object();
+      flatten(schema, path, all, 0);
+      return merged(std::move(all), path);
     }
     if (schema.contains("const") || schema.contains("enum")) return compile_values(schema, path);
     if (schema.contains("anyOf") || schema.contains("oneOf")) return compile_alternatives(schema, path);
@@ -104,22 +116,26 @@ class Reader {
   }
 
   // The schema with what its references and the parts of its allOf demand.
-  void flatten(const OrderedJson& schema, const std::string& path, OrderedJson& merged, int depth) {
+  void flatten(const OrderedJson& schema, const std::string& path, OrderedJson& all, int depth) {
     if (depth > kMaxReferences || ++flattened_ > 100'000)
       error(path, "more than {} references lead into each other", kMaxReferences);
     if (schema.is_boolean() && schema == true) return;
     if (!schema.is_object()) error(path, "a part of allOf is an object or true");
     check_schema_keys(schema, where_, path);
-    OrderedJson rest = schema;
-    rest.erase("$ref"), rest.erase("allOf");
-    merge_schema(merged, rest, where_, path);
+    OrderedJson rest = OrderedJson::object();
+    for (const auto& [key, value] : schema.items())
+      if (key != "$ref" && key != "allOf" && !is_annotation(key)) rest[key] = value;
+    merged_bytes_ += rest.dump().size();
+    if (merged_bytes_ > kMaxMergedBytes)
+      error(path, "references and allOf make more than {} MiB of it", kMaxMergedBytes >> 20);
+    merge_schema(all, rest, where_, path);
     if (schema.contains("$ref")) {
       const std::string pointer = reference(schema, path);
-      flatten(resolve(pointer, path), pointer, merged, depth + 1);
+      flatten(resolve(pointer, path), pointer, all, depth + 1);
     }
     if (!schema.contains("allOf")) return;
     const OrderedJson& parts = list_of(schema, "allOf", path);
-    for (size_t i = 0; i < parts.size(); ++i) flatten(parts[i], fmt::format("{}/allOf/{}", path, i), merged, depth + 1);
+    for (size_t i = 0; i < parts.size(); ++i) flatten(parts[i], fmt::format("{}/allOf/{}", path, i), all, depth + 1);
   }
 
   const OrderedJson& list_of(const OrderedJson& schema, const char* key, const std::string& path) const {
@@ -163,14 +179,14 @@ class Reader {
     std::vector<ExprId> choices;
     for (size_t i = 0; i < parts.size(); ++i) {
       const std::string part_path = fmt::format("{}/{}/{}", path, key, i);
-      const OrderedJson* part = &parts[i];
-      if (!rest.empty()) {
-        OrderedJson merged = OrderedJson::object();
-        flatten(*part, part_path, merged, 0);
-        merge_schema(merged, rest, where_, part_path);
-        part = &owned_.emplace_back(std::move(merged));
+      if (rest.empty()) {
+        choices.push_back(sub(parts[i], part_path));
+        continue;
       }
-      choices.push_back(sub(*part, part_path));
+      OrderedJson all = OrderedJson::object();
+      flatten(parts[i], part_path, all, 0);
+      merge_schema(all, rest, where_, part_path);
+      choices.push_back(merged(std::move(all), part_path));
     }
     return source_.choice(std::move(choices));
   }
@@ -302,9 +318,10 @@ class Reader {
   Source source_;
   JsonText json_;
   std::map<std::string, RuleId> by_pointer_;
+  std::map<std::string, RuleId> by_content_;  // of merged schemas, as text
   std::deque<Pending> pending_;
   std::deque<OrderedJson> owned_;
-  size_t flattened_ = 0;
+  size_t flattened_ = 0, merged_bytes_ = 0;
 };
 
 }  // namespace

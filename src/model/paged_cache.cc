@@ -1,12 +1,11 @@
 #include "model/paged_cache.h"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
 #include "kernels/attention/attention.h"
+#include "ops/share_out.h"
 
 namespace puna::model {
 namespace {
@@ -169,13 +168,8 @@ at::Tensor PagedCache::attend(int index, const at::Tensor& q_THK, std::span<cons
                                           .out_stride = out.size(1),
                                           .out_bf16 = bf16};
   const at::Tensor workspace = at::empty({kernels::attention_workspace_bytes(problem)}, at::kByte);
-  const auto parallel_for = [](int64_t count, const std::function<void(int64_t)>& work) {
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) work(i);
-    });
-  };
   kernels::attention(problem, kernels::chosen_isa(), static_cast<std::byte*>(workspace.mutable_data_ptr()),
-                     parallel_for);
+                     ops::share_out);
   return out;
 }
 

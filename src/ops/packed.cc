@@ -1,14 +1,13 @@
 #include "ops/packed.h"
 
-#include <ATen/Parallel.h>
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <atomic>
 #include <new>
 
 #include "base/error.h"
 #include "ops/grad.h"
+#include "ops/share_out.h"
 
 namespace puna::ops {
 namespace {
@@ -36,20 +35,6 @@ std::shared_ptr<std::byte> allocate(int64_t bytes) {
   const uintptr_t aligned = (begin + kHugePage - 1) / kHugePage * kHugePage;
   if (static_cast<size_t>(bytes) >= kHugePage) ::madvise(reinterpret_cast<void*>(aligned), size, MADV_HUGEPAGE);
   return {reinterpret_cast<std::byte*>(aligned), [at, reserved](std::byte*) { ::munmap(at, reserved); }};
-}
-
-/// Threads take the next item when they are done with one: equal shares would wait for the slowest.
-void share_out(int64_t count, const std::function<void(int64_t)>& work) {
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), count);
-  std::atomic<int64_t> next = 0;
-  const auto loop = [&](int64_t, int64_t) {
-    for (int64_t i; (i = next++) < count;) work(i);
-  };
-  if (threads <= 1 || at::in_parallel_region()) {
-    loop(0, 1);
-  } else {
-    at::parallel_for(0, threads, 1, loop);
-  }
 }
 
 /// work(first, end) for pieces of `rows`.

@@ -123,6 +123,7 @@ io::GgufMetadata gguf_model_keys(const arch::Llama4Config& config, DType dense, 
 
 io::GgufMetadata gguf_tokenizer_keys(const text::TokenizerTables& tokenizer, const arch::Llama4Config& config,
                                      const std::string& template_text) {
+  if (tokenizer.tokens.empty()) return {{"tokenizer.ggml.model", std::string("no_vocab")}};
   std::vector<std::string> tokens;
   std::vector<int32_t> types;
   for (size_t i = 0; i < static_cast<size_t>(config.text.vocab_size); ++i) {

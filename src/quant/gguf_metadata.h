@@ -21,6 +21,7 @@ std::vector<std::string> beyond_llama_cpp(const arch::Llama4Config& config);
 io::GgufMetadata gguf_model_keys(const arch::Llama4Config& config, DType dense, const Rules& rules);
 
 /// tokenizer.ggml.* for a model with config.text.vocab_size entries; `template_text`: chat template, or empty.
+/// Without tokens: that there is no tokenizer.
 io::GgufMetadata gguf_tokenizer_keys(const text::TokenizerTables& tokenizer, const arch::Llama4Config& config,
                                      const std::string& template_text);
 

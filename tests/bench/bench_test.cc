@@ -71,10 +71,11 @@ TEST(Bounds, CountWeightsExpertsAndCacheByHand) {
   model.config.attention_chunk_size = 8;
   model.resident_bytes = 1000, model.head_bytes = 200, model.expert_bytes = 50;
   model.resident_parameters = 400, model.head_parameters = 100, model.expert_parameters = 25, model.expert_layers = 1;
+  model.cache_row_bytes = 16;
   // Two sequences at position 9: the chunked layer sees 2 keys, the global one 10.
   const Work decode = work_of(model, {Case::Kind::kDecode, 9, 2});
   EXPECT_DOUBLE_EQ(decode.experts_hit, 4 * (1 - 0.75 * 0.75));
-  EXPECT_DOUBLE_EQ(decode.bytes, 1000 + 1.75 * 50 + 2 * (2 + 10) * 2 * 4 * 2);
+  EXPECT_DOUBLE_EQ(decode.bytes, 1000 + 1.75 * 50 + 2 * (2 + 10) * 16);
   EXPECT_DOUBLE_EQ(decode.operations, 2.0 * (2 * (400 + 25) + 2 * 100) + 4 * 8 * 2 * (2 + 10));
   // Ten tokens: the chunked layer sees 36 + 3 pairs, the global one 55; the head has one row.
   const Work prompt = work_of(model, {Case::Kind::kPrompt, 10, 1});
@@ -93,7 +94,7 @@ TEST(Run, EveryCaseHasAPositiveSpeedThatItsBoundAllows) {
   RunOptions options;
   options.cases = {{Case::Kind::kPrompt, 40, 1}, {Case::Kind::kDecode, 0, 1}, {Case::Kind::kDecode, 33, 3}};
   options.rounds = 2;
-  const RunResult result = run_cases(*model, at::kFloat, options);
+  const RunResult result = run_cases(*model, model::PageFormat::of(at::kFloat, at::kCPU), options);
   ASSERT_EQ(result.cases.size(), 3U);
   EXPECT_GT(result.read_bandwidth.low, 1e8);
   EXPECT_GT(result.int8_peak.low, 1e8);

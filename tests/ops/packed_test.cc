@@ -1,14 +1,20 @@
 // Products with packed weights against dense ones: within what rows of INT8 allow, and the same bits in any batch.
+#include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <atomic>
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "base/error.h"
 #include "ops/experts.h"
 #include "ops/linear.h"
 #include "ops/packed.h"
+#include "ops/share_out.h"
 
 namespace puna::ops {
 namespace {
@@ -43,6 +49,20 @@ Both random_weight(int64_t experts, int64_t out, int64_t in, const WeightFormat&
 }
 
 Weight dense(const at::Tensor& values) { return {"test.weight", values.to(at::kFloat), {}}; }
+
+TEST(ShareOut, RunsOnSeveralThreadsAtOnce) {
+  at::set_num_threads(2);
+  std::atomic<int> started = 0;
+  std::array<bool, 2> met = {};
+  share_out(2, [&](int64_t i) {
+    ++started;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (started < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    met[static_cast<size_t>(i)] = started == 2;
+  });
+  at::set_num_threads(1);
+  EXPECT_TRUE(met[0] && met[1]) << "one after the other";
+}
 
 const WeightFormat kFormats[] = {{4, 32, false, false}, {4, 32, false, true},  {4, 128, false, false},
                                  {8, 128, true, false}, {8, 32, false, false}, {8, 128, true, true}};
