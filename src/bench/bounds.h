@@ -34,7 +34,7 @@ struct ModelWork {
   double expert_parameters = 0;  // of one expert of one layer
   int64_t expert_layers = 0;
   double cache_row_bytes = 0;  // keys and values of a position in one layer
-  bool integer = false;  // the experts' products are INT8 operations
+  bool integer = false;        // the experts' products are INT8 operations
 };
 ModelWork work_of(const model::Model& model, const model::PageFormat& format);
 

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,7 +23,7 @@
 namespace puna::bench {
 namespace {
 
-constexpr std::align_val_t kAlignment{4096};
+constexpr std::align_val_t kAlignment{2 << 20};
 constexpr int64_t kDirectBytes = 1 << 20;
 constexpr int64_t kDirectReaders = 8;
 
@@ -58,39 +59,54 @@ void ReadProbe::Free::operator()(std::byte* at) const { ::operator delete(at, kA
 
 ReadProbe::ReadProbe(int64_t bytes)
     : bytes_(static_cast<std::byte*>(::operator new(static_cast<size_t>(bytes), kAlignment))), size_(bytes) {
+  ::madvise(bytes_.get(), static_cast<size_t>(bytes), MADV_HUGEPAGE);  // as weights have them
   std::memset(bytes_.get(), 1, static_cast<size_t>(bytes));
 }
 
-double ReadProbe::measure(int64_t threads) const { return read_bandwidth(bytes_.get(), size_, threads); }
+double ReadProbe::measure(int64_t threads) const {
+  double best = 0;
+  for (int i = 0; i < 3; ++i) best = std::max(best, read_bandwidth(bytes_.get(), size_, threads));
+  return best;
+}
 
 double read_bandwidth(const std::byte* bytes, int64_t size, int64_t threads) {
-  const int64_t part = size / threads / 64;
+  constexpr int64_t kPiece = int64_t{1} << 20, kAhead = 4096, kLine = 64;
   std::vector<uint64_t> sums(static_cast<size_t>(threads) * 8);
+  std::atomic<int64_t> next = 0;
+  const int64_t pieces = size / kPiece;
   const double seconds = seconds_of(threads, [&] {
     parallel_for(threads, threads, [&](int64_t t) {
-      uint64_t sum[32] = {}, words[32];
-      const std::byte* from = bytes + t * part * 64;
-      for (int64_t i = 0; i + 4 <= part; i += 4) {
-        __builtin_prefetch(from + i * 64 + 2048);
-        std::memcpy(words, from + i * 64, sizeof(words));
-        for (int j = 0; j < 32; ++j) sum[j] += words[j];
+      uint64_t sum[16] = {}, words[16];
+      for (int64_t p; (p = next++) < pieces;) {
+        const std::byte* from = bytes + p * kPiece;
+        for (int64_t i = 0; i < kPiece; i += 2 * kLine) {
+          __builtin_prefetch(from + i + kAhead, 0, 2);
+          __builtin_prefetch(from + i + kAhead + kLine, 0, 2);
+          std::memcpy(words, from + i, sizeof(words));
+          for (int j = 0; j < 16; ++j) sum[j] += words[j];
+        }
       }
-      sums[static_cast<size_t>(t) * 8] = std::accumulate(sum, sum + 32, uint64_t{0});
+      sums[static_cast<size_t>(t) * 8] = std::accumulate(sum, sum + 16, uint64_t{0});
     });
   });
   volatile uint64_t sink = sums[0];
   (void)sink;
-  return static_cast<double>(part * 64 * threads) / seconds;
+  return static_cast<double>(pieces * kPiece) / seconds;
 }
 
 double int8_peak(int64_t threads) {
   std::vector<int64_t> operations(static_cast<size_t>(threads));
   const kernels::Isa isa = kernels::chosen_isa();
-  const double seconds = seconds_of(threads, [&] {
-    parallel_for(threads, threads,
-                 [&](int64_t t) { operations[static_cast<size_t>(t)] = kernels::run_int8_dots(isa, 1'000'000); });
-  });
-  return static_cast<double>(std::accumulate(operations.begin(), operations.end(), int64_t{0})) / seconds;
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const double seconds = seconds_of(threads, [&] {
+      parallel_for(threads, threads,
+                   [&](int64_t t) { operations[static_cast<size_t>(t)] = kernels::run_int8_dots(isa, 1'000'000); });
+    });
+    best = std::max(best,
+                    static_cast<double>(std::accumulate(operations.begin(), operations.end(), int64_t{0})) / seconds);
+  }
+  return best;
 }
 
 double bf16_product_rate() {

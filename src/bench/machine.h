@@ -26,7 +26,7 @@ double seconds_of(int64_t threads, const std::function<void()>& work);
 class ReadProbe {
  public:
   explicit ReadProbe(int64_t bytes = int64_t{512} << 20);
-  /// Bytes per second of plain sums over the buffer, every thread over its own part.
+  /// Bytes per second of plain sums over the buffer, in pieces of 1 MiB that threads take in turn: the best of three.
   double measure(int64_t threads) const;
 
  private:
@@ -37,10 +37,11 @@ class ReadProbe {
   int64_t size_;
 };
 
-/// Bytes per second of plain sums over these bytes.
+/// Bytes per second of plain sums over these bytes, of which a last piece under 1 MiB is left out.
 double read_bandwidth(const std::byte* bytes, int64_t size, int64_t threads);
 
-/// INT8 operations (multiplications and additions) per second of the best dot instruction alone, without loads.
+/// INT8 operations (multiplications and additions) per second of the best dot instruction alone, without loads; the
+/// best of three.
 double int8_peak(int64_t threads);
 
 /// Operations per second of LibTorch's BF16 product of two square matrices of side 2,048, the best of three.

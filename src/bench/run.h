@@ -14,8 +14,8 @@ struct RunOptions {
   std::vector<Case> cases;
   int64_t rounds = 5;
   int64_t threads = 1;
-  uint64_t seed = 0;          // of the random tokens
-  double disk_bandwidth = 0;  // bytes/s, of experts that stay in their file
+  uint64_t seed = 0;                        // of the random tokens
+  double disk_bandwidth = 0;                // bytes/s, of experts that stay in their file
   std::function<void()> before_round = {};  // called before each, the one that is not counted too
   bool wall_time = false;                   // also with one thread, whose processor time is taken otherwise
   const std::atomic<bool>* interrupt = nullptr;

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
+#include "bench/explain.h"
 #include "bench/machine.h"
 #include "bench/random_model.h"
 #include "bench/run.h"
@@ -200,6 +201,33 @@ void run_run(const RunFlags& flags) {
   print_now(result_text(result, disk, threads, experts));
 }
 
+struct ExplainFlags {
+  ModelOptions model;
+  bool json = false, int8_cache = false;
+};
+
+void run_explain(const ExplainFlags& flags) {
+  ModelOptions options = flags.model;
+  options.model = model_or_shipped(flags.model);
+  const engine::LoadedModel loaded = load(options, 0, /*need_tokenizer=*/false);
+  const auto parts = bench::explain(*loaded.model, model::PageFormat::of(loaded.dtype, at::kCPU, flags.int8_cache));
+  if (flags.json) {
+    Json json = Json::array();
+    for (const bench::Explanation& one : parts)
+      json.push_back({{"part", one.part},
+                      {"matrices", one.matrices},
+                      {"form", one.form},
+                      {"kernel", one.kernel},
+                      {"reason", one.reason}});
+    return print_now(json.dump(2) + "\n");
+  }
+  std::string text;
+  for (const bench::Explanation& one : parts)
+    text += fmt::format("{:<26} {:<24} {}\n{:<26} {:<24}   {}\n", one.part, one.form, one.kernel,
+                        one.matrices > 0 ? fmt::format("  {} weights", one.matrices) : "", "", one.reason);
+  print_now(text);
+}
+
 void add_make(CLI::App& parent) {
   auto flags = std::make_shared<MakeFlags>();
   CLI::App* command = parent.add_subcommand("make", "Write a model of random weights and real width, for measuring");
@@ -243,6 +271,16 @@ void add_run(CLI::App& parent) {
   command->callback([flags] { run_run(*flags); });
 }
 
+void add_explain(CLI::App& parent) {
+  auto flags = std::make_shared<ExplainFlags>();
+  CLI::App* command = parent.add_subcommand("explain", "Which kernel each part of a model runs on here, and why");
+  add_model_options(*command, flags->model);
+  command->add_flag("--int8-cache", flags->int8_cache, "Keys and values in INT8");
+  command->add_flag("--json", flags->json, "Print JSON");
+  command->footer("Example:\n  puna bench explain --model scout4");
+  command->callback([flags] { run_explain(*flags); });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
@@ -250,6 +288,7 @@ void add_bench(CLI::App& app) {
   command->require_subcommand(1);
   add_make(*command);
   add_run(*command);
+  add_explain(*command);
 }
 
 }  // namespace puna::cli

@@ -82,8 +82,8 @@ text::TokenizerTables tokenizer_of(const std::string& model) {
   const fs::path dir = directory_of(model);
   if (io::path_exists(dir / "tokenizer.json") || io::path_exists(dir / "tokenizer.model"))
     return text::tokenizer_tables(dir);
-  say_aside(fmt::format("'{}' has no tokenizer.json: the GGUF file will hold none and take token ids alone.",
-                        dir.string()));
+  say_aside(
+      fmt::format("'{}' has no tokenizer.json: the GGUF file will hold none and take token ids alone.", dir.string()));
   return {};
 }
 

@@ -56,7 +56,8 @@ RunState::RunState(fs::path dir, std::string identity) : dir_(std::move(dir)) {
   for (const auto& entry : fs::directory_iterator(dir_)) {
     const std::string name = entry.path().filename().string();
     if (!resumed && is_weights(name)) fail(dir_.string(), "already holds weights ({}); {}", name, kOther);
-    if (resumed && name.find(".tmp.") != name.npos) fs::remove(entry.path());
+    const bool unfinished = name.find(".tmp.") != name.npos;
+    if (unfinished && (resumed || name.starts_with(kStateName))) fs::remove(entry.path());
   }
   if (!resumed) io::write_file(dir_ / kStateName, json_.dump() + "\n");
 }

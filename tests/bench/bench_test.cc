@@ -2,14 +2,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 
+#include "arch/parameters.h"
 #include "base/error.h"
 #include "bench/bounds.h"
+#include "bench/explain.h"
 #include "bench/machine.h"
 #include "bench/random_model.h"
 #include "bench/run.h"
 #include "checkpoint/model_source.h"
+#include "kernels/quantized/matmul.h"
 #include "tests/support/golden.h"
 
 namespace puna::bench {
@@ -104,6 +108,28 @@ TEST(Run, EveryCaseHasAPositiveSpeedThatItsBoundAllows) {
     EXPECT_GT(one.fraction.low, 0);
   }
   EXPECT_EQ(result.cases[2].what.name(), "decode 3 at 33");
+}
+
+TEST(Explain, NamesTheFormAndTheKernelOfEveryPart) {
+  const test::TemporaryDirectory dir;
+  for (const char* rules : {"", "int8"}) {
+    const auto source = made(dir.path() / (rules[0] ? rules : "dense"), rules);
+    const auto model = model::Model::load(*source, {.dtype = at::kFloat, .device = at::kCPU});
+    const auto parts = explain(*model, model::PageFormat::of(at::kFloat, at::kCPU));
+    const auto part = [&](const char* name) {
+      const auto found = std::ranges::find(parts, name, &Explanation::part);
+      return found == parts.end() ? Explanation() : *found;
+    };
+    const std::string isa(kernels::isa_name(kernels::chosen_isa()));
+    EXPECT_EQ(part("routers").form, "FP32");
+    EXPECT_THAT(part("attention over the cache").kernel, HasSubstr(isa));
+    const Explanation experts = part("routed experts");
+    EXPECT_THAT(experts.form, rules[0] ? HasSubstr("INT8") : HasSubstr("FP32"));
+    EXPECT_THAT(experts.kernel, rules[0] ? HasSubstr(isa + " INT8 dots, rows grouped") : HasSubstr("LibTorch"));
+    int64_t weights = 0;
+    for (const Explanation& one : parts) weights += one.matrices;
+    EXPECT_EQ(weights, std::ssize(arch::parameter_table(model->config())));
+  }
 }
 
 TEST(Machine, TheMiddleIsTheMedian) {

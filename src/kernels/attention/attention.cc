@@ -263,6 +263,13 @@ const AttentionKernels* attention_kernels(Isa isa) {
   return avx512_attention_kernels();
 }
 
+std::string_view attention_kernel_name(CacheType type, Isa isa) {
+  if (type == CacheType::Bfloat16 && isa == Isa::Avx512Vnni &&
+      attention_kernels(isa) == avx512_bf16_attention_kernels())
+    return "avx512_bf16";
+  return isa_name(isa);
+}
+
 int64_t attention_workspace_bytes(const AttentionProblem& p) {
   const Plan plan = plan_of(p);
   return plan.partial_rows ? partial_bytes(plan.partial_rows, plan.padded_width) : 0;

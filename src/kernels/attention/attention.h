@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "kernels/attention/cache.h"
 #include "kernels/quantized/matmul.h"
@@ -53,6 +54,9 @@ int64_t attention_workspace_bytes(const AttentionProblem& problem);
 /// workspace: aligned to kCacheAlignment, overwritten; null where no bytes are needed. Calls parallel_for at most
 /// twice.
 void attention(const AttentionProblem& problem, Isa isa, std::byte* workspace, const ParallelFor& parallel_for);
+
+/// "avx512_bf16" where BF16 has dots of its own, else the instruction set's name.
+std::string_view attention_kernel_name(CacheType type, Isa isa);
 
 /// Operations (multiplications and additions) of the dot that attention uses for a type, without loads; for benchmarks.
 int64_t run_attention_dots(CacheType type, Isa isa, int64_t rounds);

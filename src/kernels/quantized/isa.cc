@@ -72,6 +72,13 @@ Isa chosen_isa() {
   return best;
 }
 
+std::string reason_of_isa() {
+  if (env::isa()) return "PUNA_ISA asks for it";
+  std::string known;
+  for (Isa isa : kIsas) known += (known.empty() ? "" : ", ") + std::string(isa_name(isa));
+  return "the best that this CPU has of " + known;
+}
+
 const TileKernels& tile_kernels(Isa isa) {
   PUNA_CHECK(isa_available(isa), "{} is not available on this CPU", isa_name(isa));
   return *built(isa);

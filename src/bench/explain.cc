@@ -1,0 +1,110 @@
+#include "bench/explain.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "arch/parameters.h"
+#include "kernels/attention/attention.h"
+#include "kernels/quantized/isa.h"
+
+namespace puna::bench {
+namespace {
+
+const char* part_name(arch::ParamKind kind) {
+  switch (kind) {
+    case arch::ParamKind::kEmbedding:
+      return "embedding";
+    case arch::ParamKind::kNorm:
+      return "norms";
+    case arch::ParamKind::kAttention:
+      return "attention's projections";
+    case arch::ParamKind::kRouter:
+      return "routers";
+    case arch::ParamKind::kRoutedExperts:
+      return "routed experts";
+    case arch::ParamKind::kSharedExpert:
+      return "shared experts";
+    case arch::ParamKind::kDenseFfn:
+      return "dense feed-forward";
+    case arch::ParamKind::kHead:
+      return "head";
+    case arch::ParamKind::kVision:
+      return "vision model";
+    case arch::ParamKind::kProjector:
+      return "projector";
+  }
+  return "";
+}
+
+std::string format_name(const kernels::WeightFormat& format) {
+  return fmt::format("INT{}, {}{}", format.bits,
+                     format.channel_scales ? "a scale each output" : fmt::format("groups of {}", format.group),
+                     format.zeros ? ", zero points" : "");
+}
+
+std::string dtype_name(at::ScalarType type) {
+  return type == at::kBFloat16 ? "BF16" : type == at::kFloat ? "FP32" : c10::toString(type);
+}
+
+/// What an op does with the weight: as ops::linear(), ops::experts() and their like choose.
+Explanation explain_weight(const arch::ParamRow& row, const ops::Weight& weight) {
+  Explanation one{.part = part_name(row.kind), .matrices = 1, .form = {}, .kernel = {}, .reason = {}};
+  const std::string isa(kernels::isa_name(kernels::chosen_isa()));
+  const bool routed = row.kind == arch::ParamKind::kRoutedExperts;
+  if (weight.streamed || weight.packed) {
+    const kernels::WeightShape& shape = weight.streamed ? weight.streamed->shape : weight.packed->shape;
+    one.form = format_name(shape.format);
+    one.kernel = fmt::format("{} INT8 dots, {}", isa, routed ? "rows grouped by expert" : "tiles of 16 outputs");
+    one.reason = fmt::format("stored as integers, rows are rounded to INT8 in groups of {}; {}", shape.format.group,
+                             kernels::reason_of_isa());
+    if (weight.streamed) one.reason += "; read from the file when needed";
+    if (!weight.adapters.empty()) one.reason += "; adapters add LibTorch's products";
+    return one;
+  }
+  one.form = dtype_name(weight.dense.scalar_type());
+  if (row.kind == arch::ParamKind::kEmbedding) {
+    one.kernel = "rows are copied", one.reason = "a token reads one row";
+  } else if (row.kind == arch::ParamKind::kNorm) {
+    one.kernel = "LibTorch, FP32 sums", one.reason = "few operations";
+  } else {
+    one.kernel = fmt::format("LibTorch products{}", routed ? ", one for each expert with rows" : "");
+    one.reason = fmt::format("held as {} values", one.form);
+  }
+  return one;
+}
+
+Explanation explain_cache(const model::PageFormat& format) {
+  Explanation one{.part = "attention over the cache", .matrices = 0, .form = {}, .kernel = {}, .reason = {}};
+  if (!format.type) {
+    one.form = dtype_name(format.dtype), one.kernel = "LibTorch, keys and values gathered";
+    one.reason = "no kernel for this type or device";
+    return one;
+  }
+  one.form = *format.type == kernels::CacheType::Int8       ? "INT8"
+             : *format.type == kernels::CacheType::Bfloat16 ? "BF16"
+                                                            : "FP32";
+  one.kernel = fmt::format("{} paged, split over positions",
+                           kernels::attention_kernel_name(*format.type, kernels::chosen_isa()));
+  one.reason = fmt::format("blocks of {} positions; {}", model::PagedCache::kPositions, kernels::reason_of_isa());
+  return one;
+}
+
+}  // namespace
+
+std::vector<Explanation> explain(const model::Model& model, const model::PageFormat& format) {
+  std::vector<Explanation> all;
+  for (const arch::ParamRow& row : arch::parameter_table(model.config())) {
+    const Explanation one = explain_weight(row, model.weights().at(row.name));
+    const auto same = std::ranges::find_if(
+        all, [&](const Explanation& e) { return e.part == one.part && e.form == one.form && e.reason == one.reason; });
+    if (same == all.end())
+      all.push_back(one);
+    else
+      ++same->matrices;
+  }
+  all.push_back(explain_cache(format));
+  return all;
+}
+
+}  // namespace puna::bench
