@@ -153,13 +153,7 @@ std::string result_text(const bench::RunResult& result, std::optional<double> di
                         one.what.name(), one.tokens_per_second.low, one.tokens_per_second.middle,
                         one.tokens_per_second.high, one.work.bytes / 1e9, one.work.operations / 1e9, one.bound,
                         one.fraction.middle, one.fraction.low, one.fraction.high);
-  if (experts)
-    text += fmt::format(
-        "\nexperts from disk: {:.3f} of {} uses were in memory or on their way, {} read, {} of {} reads ahead were "
-        "used,\n"
-        "{} of {} predictions were right, {:.1f} s waited\n",
-        experts->hit_rate(), experts->uses, format_bytes(experts->bytes_read), experts->useful_prefetches,
-        experts->prefetches, experts->predicted_right, experts->predicted, experts->stall_seconds);
+  if (experts) text += "\n" + experts->text() + "\n";
   return text +
          fmt::format(
              "\nGB: weights read once, of the experts those that uniform routing hits, keys and values. Its bound is "

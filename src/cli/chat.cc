@@ -163,6 +163,7 @@ class Chat {
                     last_.prompt_tokens + std::ssize(last_.tokens), format_bytes(stats.used_bytes + stats.cached_bytes),
                     last_.tokens.size(), last_.decode_tokens_per_second(), last_.prompt_tokens, last_.reused_tokens,
                     last_.prefill_ms, format_bytes(resident_memory_bytes()), format_bytes(available_memory_bytes())));
+    if (const experts::ExpertStore* store = loaded_.model->expert_store()) print_now(store->statistics().text() + "\n");
   }
   void quit(const std::string&) { done_ = true; }
 

@@ -89,6 +89,7 @@ Json to_json(const engine::LoadedModel& loaded, const engine::Response& response
                       {"seed", params.seed}};
   if (params.logprobs >= 0 && !json.contains("logprobs")) json["logprobs"] = Json::array();
   if (g.drafted_tokens > 0) json["speculation"] = {{"drafted", g.drafted_tokens}, {"accepted", g.accepted_tokens}};
+  if (const experts::ExpertStore* store = loaded.model->expert_store()) json["experts"] = store->statistics().json();
   if (response.completions.size() > 1) {
     json["completions"] = Json::array();
     for (const engine::Generation& one : response.completions)

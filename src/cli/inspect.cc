@@ -1,10 +1,13 @@
 // puna inspect: what a model is, from its config alone, or with --load by really loading it.
+#include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
+
 #include <chrono>
 #include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "arch/config.h"
 #include "arch/describe.h"
@@ -74,12 +77,15 @@ void print_storage(const Storage& storage) {
   const model::WeightBytes& weights = storage.weights;
   fmt::print("\nstored as {}\n", storage.format);
   if (weights.num_packed == 0 && weights.num_dequantised == 0) return;
-  fmt::print("in memory: {} of {} weights as the integers that are stored", format_bytes(weights.packed),
-             weights.num_packed);
+  std::vector<std::string> parts;
+  if (weights.num_packed > 0)
+    parts.push_back(fmt::format("{} of {} weights as the integers that are stored", format_bytes(weights.packed),
+                                weights.num_packed));
   if (weights.num_dequantised > 0)
-    fmt::print(", {} of {} weights dequantised to {} (no kernel multiplies their format)",
-               format_bytes(weights.dequantised), weights.num_dequantised, storage.dtype);
-  fmt::print(", {} in {}\n", format_bytes(weights.dense), storage.dtype);
+    parts.push_back(fmt::format("{} of {} weights dequantised to {} (no kernel multiplies their format)",
+                                format_bytes(weights.dequantised), weights.num_dequantised, storage.dtype));
+  parts.push_back(fmt::format("{} in {}", format_bytes(weights.dense), storage.dtype));
+  fmt::print("in memory: {}\n", fmt::join(parts, ", "));
 }
 
 LoadReport load_weights(const checkpoint::ModelSource& source, double open_ms) {

@@ -10,6 +10,7 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "cli/pack.h"
 #include "cli/terminal.h"
 #include "engine/generate.h"
 #include "engine/threads.h"
@@ -96,6 +97,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
   command.add_option("--expert-profile", options.expert_profile, "Experts to read first, from: puna experts profile")
       ->type_name("FILE");
   command.add_flag("--no-memory-check", options.no_memory_check, "Load even when memory seems too small");
+  command.add_flag("--pack", options.pack,
+                   "Use the model as puna pack writes it: DIR-packed beside it, made when needed");
 }
 
 std::optional<std::string> shipped_model() {
@@ -126,7 +129,7 @@ engine::LoadedModel load(const ModelOptions& options, int64_t context_tokens, bo
   const std::string model = model_or_shipped(options);
   engine::set_threads(options.threads);
   engine::LoadOptions load;
-  load.model = model;
+  load.model = options.pack ? packed_beside(model) : model;
   if (!options.tokenizer.empty()) load.tokenizer = options.tokenizer;
   load.adapters.assign(options.adapters.begin(), options.adapters.end());
   load.dtype = parse_dtype(options.dtype);

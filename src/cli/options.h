@@ -21,11 +21,11 @@ struct ModelOptions {
   std::string model, tokenizer, dtype = "auto", weights = "stored", device = "cpu", memory, expert_profile;
   std::vector<std::string> adapters;
   int threads = 0;
-  bool no_memory_check = false;
+  bool no_memory_check = false, pack = false;
 };
 
 /// --model, --tokenizer, --adapter, --dtype, --weights, --device, --threads, --memory, --expert-profile,
-/// --no-memory-check. What `options` holds are the defaults.
+/// --no-memory-check, --pack. What `options` holds are the defaults.
 void add_model_options(CLI::App& command, ModelOptions& options);
 
 /// The model that comes with Puna: what PUNA_DEMO_MODEL says, else models/puna-demo beside the program or in its source

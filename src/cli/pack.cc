@@ -1,6 +1,11 @@
 // puna pack: a quantised model in the layout of the kernels, for instant start and for experts that stay on disk.
+#include "cli/pack.h"
+
 #include <ATen/Parallel.h>
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 
@@ -12,14 +17,26 @@
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/threads.h"
+#include "io/file.h"
 
 namespace puna::cli {
 namespace {
+
+namespace fs = std::filesystem;
 
 struct PackFlags {
   std::string model, out;
   int threads = 0;
 };
+
+/// When a file of the model was last written.
+fs::file_time_type newest_of(const fs::path& model) {
+  if (!fs::is_directory(model)) return fs::last_write_time(model);
+  fs::file_time_type newest = fs::file_time_type::min();
+  for (const auto& entry : fs::directory_iterator(model))
+    if (entry.is_regular_file()) newest = std::max(newest, entry.last_write_time());
+  return newest;
+}
 
 void run_pack(const PackFlags& flags) {
   if (flags.model.empty()) throw UsageError("--model", "is missing; give the quantised model with --model DIR");
@@ -40,6 +57,33 @@ void run_pack(const PackFlags& flags) {
 
 }  // namespace
 
+std::string packed_beside(const std::string& model) {
+  const auto source = checkpoint::open_model(model);
+  const auto& rows = source->rows();
+  if (std::ranges::any_of(rows, [&](const auto& row) { return source->packed(row) != nullptr; })) return model;
+  if (std::ranges::none_of(rows, [&](const auto& row) { return source->integers(row).has_value(); }))
+    fail(model, "has no INT4 or INT8 weights to pack; ./puna quantize --to int4 makes them");
+  const std::string name = fs::path(model).has_filename() ? model : fs::path(model).parent_path().string();
+  const fs::path packed = name + "-packed", made = fmt::format("{}.tmp.{}", packed.string(), getpid());
+  if (io::path_exists(packed)) {
+    if (!io::path_exists(packed / checkpoint::kPackedFile))
+      fail(packed.string(), "is there and no packed model; name another directory with: puna pack");
+    if (newest_of(packed / checkpoint::kPackedFile) > newest_of(model)) return packed.string();
+  }
+  say_aside(fmt::format("Packing {} into {}, once.", model, packed.string()));
+  const InterruptGuard interrupt;
+  try {
+    checkpoint::write_packed(model, *source, made, at::get_num_threads(), &interrupt.flag());
+    fs::remove_all(packed);
+    fs::rename(made, packed);
+  } catch (...) {
+    std::error_code ec;
+    fs::remove_all(made, ec);
+    throw;
+  }
+  return packed.string();
+}
+
 void add_pack(CLI::App& app) {
   auto flags = std::make_shared<PackFlags>();
   CLI::App* command = app.add_subcommand(
@@ -52,7 +96,8 @@ void add_pack(CLI::App& app) {
       ->type_name("N")
       ->capture_default_str();
   command->footer(
-      "The packed model is used like any other, and with --memory its experts may be more than fit.\n"
+      "The packed model is used like any other, and with --memory its experts may be more than fit. With --pack, other "
+      "commands\nmake it beside the model, once.\n"
       "Example:\n  puna pack --model ./scout-int4 --out ./scout-packed\n  puna chat --model ./scout-packed --memory "
       "16GiB");
   command->callback([flags] { run_pack(*flags); });

@@ -1,5 +1,6 @@
 #include "engine/scheduler.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "base/error.h"
@@ -24,6 +25,8 @@ int64_t Scheduler::num_running() const {
 }
 
 namespace {
+
+constexpr int64_t kWorthWaiting = 64;  // positions
 
 /// That a stream takes of those which run at once: one that will fork already has the places of its copies.
 int64_t places_of(const Stream& stream) { return stream.forks ? stream.job->request.completions : 1; }
@@ -86,10 +89,26 @@ bool Scheduler::fits(const Stream& stream) const {
   return global <= blocks_.global().available() && (shape.chunk_tokens == 0 || chunk <= blocks_.chunk().available());
 }
 
+// Whether a stream that goes before this one is still to run much of the prompt that both have: once that is in the
+// cache, this one takes it from there instead of running it too.
+bool Scheduler::soon_shared(const Stream& stream) const {
+  if (stream.job->request.prompt_logprobs >= 0 && !stream.has_logits) return false;
+  for (const auto& other : streams_) {
+    if (!other->running || other->pending() <= 1 || !other->before(stream)) continue;
+    const auto differ =
+        std::mismatch(stream.contents.begin(), stream.contents.end(), other->contents.begin(), other->contents.end());
+    int64_t common = std::min(differ.first - stream.contents.begin(), std::ssize(stream.contents) - 1);
+    if (options_.aligned_piece > 0)
+      common = std::min({common, stream.job->prompt_tokens(), share_below(*other, common)});
+    if (common - other->blocks.length >= kWorthWaiting) return true;
+  }
+  return false;
+}
+
 void Scheduler::admit() {
   int64_t running = reserved();
   for (const auto& stream : streams_) {
-    if (stream->running) continue;
+    if (stream->running || soon_shared(*stream)) continue;
     const int64_t wanted = places_of(*stream);
     attach(*stream);
     // Pushes out streams of less priority until there is room; alone it always has.

@@ -58,6 +58,7 @@ class Scheduler {
   void admit();
   int64_t reserved() const;  // of max_sequences
   bool fits(const Stream& stream) const;
+  bool soon_shared(const Stream& stream) const;
   void attach(Stream& stream);
   void preempt(Stream& stream);
   Stream* last_running() const;

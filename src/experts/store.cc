@@ -29,6 +29,15 @@ Json StoreStatistics::json() const {
           {"stall_seconds", stall_seconds}};
 }
 
+std::string StoreStatistics::text() const {
+  return fmt::format(
+      "experts from disk: {:.3f} of {} uses were in memory or on their way, {} read, {} of {} reads ahead were used, "
+      "{} "
+      "of {} predictions were right, {:.1f} s waited",
+      hit_rate(), uses, format_bytes(bytes_read), useful_prefetches, prefetches, predicted_right, predicted,
+      stall_seconds);
+}
+
 namespace {
 
 int64_t slots_in(const StoreLayout& layout, int64_t budget) {

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/json.h"
@@ -35,6 +36,7 @@ struct StoreStatistics {
   double stall_seconds = 0;                       // waiting with nothing left to compute
   double hit_rate() const { return uses == 0 ? 0 : static_cast<double>(hits) / static_cast<double>(uses); }
   Json json() const;
+  std::string text() const;  // for people, in one line
 };
 
 /// One caller at a time. Which experts stay is decided by how often and how lately each was used: a use counts 1, and

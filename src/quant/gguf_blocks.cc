@@ -44,7 +44,7 @@ void encode_q4_0(const float* x, const float* weight, std::byte* out, float* dec
   float negated[kSmall];
   for (int i = 0; i < kSmall; ++i) negated[i] = -x[i];
   const Fit up = fit_int(x, weight, kSmall, range, DType::F16);
-  const Fit down = fit_int(negated, weight, kSmall, range, DType::F16);
+  const Fit down = up.error == 0 ? up : fit_int(negated, weight, kSmall, range, DType::F16);
   const bool flip = down.error < up.error;
   const Fit& fit = flip ? down : up;
   const float d = rounded_to(DType::F16, flip ? -fit.scale : fit.scale);

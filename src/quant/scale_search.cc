@@ -66,6 +66,9 @@ class Search {
     tried_ = true, best_ = fit, sums_ = sums;
   }
 
+  /// Nothing can be better, as with weights that were quantised before.
+  bool exact() const { return tried_ && best_.error == 0; }
+
   /// The integers of the best fit kept, their best scale; then again.
   Fit refined() {
     for (int i = 0; i < kRefinements && sums_.dd > 0 && sums_.xd > 0; ++i) {
@@ -98,7 +101,8 @@ Fit fit_int(const float* x, const float* weight, int64_t count, const IntRange& 
   if (!(largest > kTiny)) return {};
   Search search(scale_dtype, [&](const Fit& fit) { return int_sums(x, weight, count, fit, range); });
   constexpr int kSteps = 20;
-  for (int i = 0; i <= kSteps; ++i) {
+  if (range.symmetric && -least >= most) search.try_scale(least / static_cast<float>(range.low), 0);
+  for (int i = 0; i <= kSteps && !search.exact(); ++i) {
     const float ratio = 1 - 0.02f * static_cast<float>(i);
     search.try_scale(ratio * largest / static_cast<float>(range.high), 0);
     if (range.symmetric) continue;

@@ -49,3 +49,21 @@ def test_one_token_at_a_time_or_all_at_once_is_one_text(model):
     prompt = ["--model", model, "--prompt", "How do I train a model?", "--temperature", 0, "--max-tokens", 40]
     one = run("generate", *prompt, "--threads", 1).stdout
     assert one == run("generate", *prompt, "--threads", 2).stdout and one.strip()
+
+
+def test_pack_is_made_beside_the_model_once_and_anew_when_the_model_changes(model):
+    ask = ["generate", "--model", model, "--prompt", "How do I train a model?", "--temperature", 0, "--max-tokens", 40]
+    plain, first = run(*ask).stdout, run(*ask, "--pack")
+    packed = model.parent / (model.name + "-packed") / "packed.safetensors"
+    assert first.stdout == plain and "Packing" in first.stderr
+    made = packed.stat().st_mtime_ns
+    second = run(*ask, "--pack")
+    assert second.stdout == plain and "Packing" not in second.stderr and packed.stat().st_mtime_ns == made
+    os.utime(model / "config.json")
+    assert run(*ask, "--pack").stdout == plain and packed.stat().st_mtime_ns > made
+    assert not [f for f in model.parent.iterdir() if ".tmp." in f.name]
+
+
+def test_pack_refuses_a_model_without_integers():
+    refused = subprocess.run([PUNA, "generate", "--model", SHIPPED, "--prompt", "x", "--pack"], capture_output=True, text=True)
+    assert refused.returncode != 0 and "no INT4 or INT8 weights" in refused.stderr

@@ -129,6 +129,47 @@ TEST(Engine, APrefixIsFoundCountedAndGivesTheSameText) {
   EXPECT_EQ(engine.stats().rows - rows, 1) << "a prompt that is all there runs its last token alone";
 }
 
+TEST(Engine, PromptsThatArriveTogetherRunWhatTheyShareOnce) {
+  for (const bool invariant : {false, true}) {
+    EngineOptions options = small_options();
+    options.batch_invariant = invariant;
+    Engine engine(tiny(), options);
+    std::vector<Request> requests;
+    for (uint64_t i = 0; i < 8; ++i) {
+      std::vector<TokenId> tokens = random_tokens(200, 5);
+      for (const TokenId id : random_tokens(3, 60 + i)) tokens.push_back(id);
+      requests.push_back(request_of(tokens, 5));
+    }
+    requests.push_back(request_of(random_tokens(30, 99), 5));
+    const auto tickets = submit_all(engine, requests);
+    while (engine.step()) {
+    }
+    for (size_t i = 0; i < requests.size(); ++i) {
+      const Generation& result = tickets[i]->response().completions[0];
+      if (!invariant) {
+        EXPECT_EQ(result.tokens, alone(tiny(), requests[i])) << i;
+      }
+      EXPECT_EQ(result.reused_tokens >= 160, i > 0 && i < 8) << i << ": " << result.reused_tokens;
+    }
+    EXPECT_LT(engine.stats().rows, 203 + 7 * 60 + 9 * 5 + 30);
+  }
+}
+
+TEST(Engine, PlacesForAllAnswersOfAPromptAreKeptFree) {
+  EngineOptions options = small_options();
+  options.max_sequences = 4;
+  Engine engine(tiny(), options);
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 3; ++i) {
+    requests.push_back(sampled(random_tokens(40, 70 + i), 12, i));
+    requests.back().completions = 3;
+  }
+  const auto tickets = submit_all(engine, requests);
+  while (engine.step()) EXPECT_LE(engine.stats().running, 4);
+  for (const auto& ticket : tickets) EXPECT_EQ(ticket->response().completions.size(), 3U);
+  EXPECT_EQ(engine.stats().preemptions, 0);
+}
+
 TEST(Engine, SmallCachePreemptsAndTheTextIsTheSame) {
   EngineOptions options = small_options();
   options.cache_bytes = test::cache_bytes(tiny(), 16);
