@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <functional>
 #include <span>
 
 #include "arch/names.h"
@@ -113,15 +114,48 @@ class GgufModelWriter {
     return loaded_;
   }
 
+  /// Outputs of a tensor's matrix: rows(begin, count) is [count, in].
+  using Rows = std::function<at::Tensor(int64_t, int64_t)>;
+
+  /// Of matrix `expert`, or of the only one (-1). What is stored as integers comes from there in FP32: nothing is
+  /// rounded on the way, and no whole row of experts is held.
+  Rows rows_of(const GgufTensor& tensor, int64_t expert) {
+    const arch::ParamRow& row = rows_[tensor.row];
+    const auto integers = tensor.format.quantised() ? source_.integers(row) : std::nullopt;
+    if (integers)
+      return [this, &row, &tensor, expert, shape = integers->shape](int64_t begin, int64_t count) {
+        return integer_rows(row, shape, std::max<int64_t>(expert, 0), tensor.first_col + begin, count);
+      };
+    const at::Tensor& whole = load(tensor.row);
+    const auto& shape = tensor.spec.shape;
+    const at::Tensor matrix = expert >= 0         ? whole.select(0, expert).narrow(1, tensor.first_col, shape[1]).t()
+                              : shape.size() == 1 ? whole.unsqueeze(0)
+                                                  : whole;
+    return [matrix](int64_t begin, int64_t count) { return matrix.narrow(0, begin, count); };
+  }
+
+  at::Tensor integer_rows(const arch::ParamRow& row, const kernels::WeightShape& shape, int64_t matrix, int64_t begin,
+                          int64_t count) const {
+    const kernels::WeightFormat& format = shape.format;
+    const int64_t width = format.channel_scales ? shape.k : format.group, groups = (shape.k + width - 1) / width;
+    const at::Tensor q = at::empty({count, shape.k}, at::kChar), scales = at::empty({count, groups}, at::kFloat);
+    const at::Tensor zeros = at::zeros({count, groups}, at::kChar);
+    source_.read_integers(row, matrix, begin, begin + count,
+                          {q.mutable_data_ptr<int8_t>(), scales.mutable_data_ptr<float>(),
+                           format.zeros ? zeros.mutable_data_ptr<int8_t>() : nullptr});
+    const auto spread = [&](const at::Tensor& of_groups) {
+      return of_groups.to(at::kFloat).repeat_interleave(width, 1).narrow(1, 0, shape.k);
+    };
+    return (q.to(at::kFloat) - spread(zeros)) * spread(scales);
+  }
+
   TensorReport write_tensor(io::GgufWriter& writer, const GgufTensor& tensor, Progress& progress) {
-    const at::Tensor& row = load(tensor.row);
     const auto& shape = tensor.spec.shape;
     BlockSums sums;
     if (shape.size() == 3) {
-      for (int64_t e = 0; e < shape[0]; ++e)
-        write_matrix(writer, tensor, row.select(0, e).narrow(1, tensor.first_col, shape[1]).t(), e, sums, progress);
+      for (int64_t e = 0; e < shape[0]; ++e) write_matrix(writer, tensor, rows_of(tensor, e), e, sums, progress);
     } else {
-      write_matrix(writer, tensor, shape.size() == 1 ? row.unsqueeze(0) : row, -1, sums, progress);
+      write_matrix(writer, tensor, rows_of(tensor, -1), -1, sums, progress);
     }
     return {.name = tensor.spec.name,
             .part = part_of(rows_[tensor.row]),
@@ -133,10 +167,11 @@ class GgufModelWriter {
             .squared_norm = sums.squared_norm};
   }
 
-  /// `matrix` [out, in], any strides.
-  void write_matrix(io::GgufWriter& writer, const GgufTensor& tensor, const at::Tensor& matrix, int64_t expert,
+  void write_matrix(io::GgufWriter& writer, const GgufTensor& tensor, const Rows& rows_at, int64_t expert,
                     BlockSums& sums, Progress& progress) {
-    const int64_t out = matrix.size(0), in = matrix.size(1), slab = std::max<int64_t>(1, kSlabElements / in);
+    const auto& shape = tensor.spec.shape;  // [in], [out, in] or [E, out, in]
+    const int64_t out = shape.size() == 1 ? 1 : shape[shape.size() - 2], in = shape.back();
+    const int64_t slab = std::max<int64_t>(1, kSlabElements / in);
     const InputStatistics* inputs = options_.statistics && tensor.format.quantised()
                                         ? options_.statistics(rows_[tensor.row].name, expert)
                                         : nullptr;
@@ -144,7 +179,7 @@ class GgufModelWriter {
     for (int64_t r = 0; r < out; r += slab) {
       stop_if_interrupted(options_.interrupt);
       const int64_t count = std::min(slab, out - r);
-      const at::Tensor rows = matrix.narrow(0, r, count);
+      const at::Tensor rows = rows_at(r, count);
       progress.add(count * in * static_cast<int64_t>(c10::elementSize(scalar())));
       if (!tensor.format.quantised()) {
         writer.write(bytes_of(rows.to(*checkpoint::scalar_type(tensor.spec.dtype)).contiguous()));
