@@ -17,10 +17,12 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PUNA = os.environ.get("PUNA", str(ROOT / "build/release/puna"))
 PACKAGE = "llama-cpp-python==0.3.36"
 STEPS = 3  # decoded tokens of a sequence in a round, as puna bench run
 PIECE = 2048
@@ -98,7 +100,7 @@ class Llama:
 
 class Puna:
     def __init__(self, args):
-        command = [os.environ.get("PUNA", str(ROOT / "build/release/puna")), "bench", "run", "--model", args.model,
+        command = [PUNA, "bench", "run", "--model", args.model,
                    "--prompt", args.prompt, "--batch", args.batch, "--depth", args.depth, "--threads", args.threads,
                    "--rounds", args.rounds, "--wait", "--json"]
         self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -130,8 +132,11 @@ def gguf_of(args):
     path = Path(f"{args.model.rstrip('/')}.{args.type}.gguf")
     if not path.exists():
         print(f"Writing {path}", flush=True)
-        subprocess.run([os.environ.get("PUNA", str(ROOT / "build/release/puna")), "quantize", "--model", args.model, "--to", args.type,
-                        "--format", "gguf", "--out", str(path)], check=True)
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as rules:  # the head too, as puna bench make has it
+            rules.write(f'preset = "{args.type}"\nhead = "{args.type}"\n')
+            rules.flush()
+            subprocess.run([PUNA, "quantize", "--model", args.model, "--to", rules.name, "--format", "gguf", "--out", str(path)],
+                           check=True)
     return path
 
 

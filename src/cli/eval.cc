@@ -35,6 +35,8 @@ struct EvalFlags {
 void check_flags(const EvalFlags& flags) {
   if (flags.needle && !flags.tasks.empty()) throw UsageError("--needle", "takes no --task; run them one by one");
   if (flags.needle && flags.check) throw UsageError("--check", "is about the targets of tasks; --needle has none");
+  if (flags.needle && (flags.limit > 0 || flags.temperature != 0))
+    throw UsageError("--needle", "takes no --limit or --temperature; --trials says how many, and answers are greedy");
   engine::SamplingParams sampling;
   sampling.temperature = flags.temperature;
   engine::validate(sampling);

@@ -6,6 +6,7 @@
 #include "arch/parameters.h"
 #include "base/error.h"
 #include "train/learner.h"
+#include "train/prepare.h"
 
 namespace puna::train {
 namespace {
@@ -27,8 +28,8 @@ double weight_in(const StageConfig& stage, const SourceConfig& source) {
   return stage.weights.is_null() ? source.weight : stage.weights.value(source.name, 0.0);
 }
 
-void check_stage(const StageConfig& stage, const std::vector<arch::ParamRow>& rows, const Recipe& recipe,
-                 std::vector<std::string>& warnings) {
+void check_stage(const StageConfig& stage, const arch::Llama4Config& config, const std::vector<arch::ParamRow>& rows,
+                 const Recipe& recipe, std::vector<std::string>& warnings) {
   const auto frozen = [&](const std::vector<std::string>& parts) {
     return std::ranges::count_if(rows, [&](const arch::ParamRow& row) { return is_frozen(row, parts); });
   };
@@ -38,7 +39,17 @@ void check_stage(const StageConfig& stage, const std::vector<arch::ParamRow>& ro
   for (const std::string& part : stage.freeze)
     if (frozen({part}) == 0)
       warnings.push_back(fmt::format("stage.{}.freeze: the model has no '{}' to freeze", stage.name, part));
+  const int64_t context = stage_config(config, stage, recipe.path.string()).text.max_position_embeddings;
+  if (stage.batch.sequence_length > context)
+    fail(recipe.path.string(),
+         "stage '{}' has sequences of {} tokens, the model's max_position_embeddings is {}; set it in [stage.model]",
+         stage.name, stage.batch.sequence_length, context);
   const ScheduleConfig& schedule = stage.schedule;
+  if (schedule.kind == "wsd" && schedule.decay_steps == 0)
+    fail(recipe.path.string(),
+         "'stage.{}.schedule' is 'wsd' and never decays; say over how many steps at the end with decay_steps, or take "
+         "'constant'",
+         stage.name);
   if (schedule.decay_steps > 0 && schedule.kind != "wsd" && !decays_elsewhere(recipe, schedule.decay_steps))
     warnings.push_back(fmt::format("stage.{}.schedule.decay_steps has no effect with kind '{}', only with 'wsd'",
                                    stage.name, schedule.kind));
@@ -67,7 +78,7 @@ std::vector<std::string> check_settings(const Recipe& recipe, const arch::Llama4
   std::vector<std::string> warnings;
   check_sources(recipe, warnings);
   const auto rows = arch::parameter_table(config);
-  for (const StageConfig& stage : recipe.stages) check_stage(stage, rows, recipe, warnings);
+  for (const StageConfig& stage : recipe.stages) check_stage(stage, config, rows, recipe, warnings);
   const auto any_stage = [&](auto sets) { return std::ranges::any_of(recipe.stages, sets); };
   if (!config.vision && any_stage([](const StageConfig& stage) { return stage.optimizer.vision_rate != 1; }))
     warnings.emplace_back("optimizer.vision_rate has no effect: the model has no vision");

@@ -9,7 +9,8 @@
 
 namespace puna::train {
 
-/// One line for each setting without an effect, for people. Throws Error for a stage in which nothing learns.
+/// One line for each setting without an effect, for people. Throws Error for a stage in which nothing learns, whose
+/// sequences are longer than the model's context, or whose schedule never decays though it is to.
 std::vector<std::string> check_settings(const Recipe& recipe, const arch::Llama4Config& config);
 
 }  // namespace puna::train

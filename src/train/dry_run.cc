@@ -194,8 +194,10 @@ Json DryRun::json() const {
   return json;
 }
 
-DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt, bool check) {
+DryRun dry_run(const Recipe& asked, const std::atomic<bool>* interrupt, bool check) {
   DryRun plan;
+  Recipe recipe = asked;
+  for (SourceConfig& source : recipe.sources) source.max_epochs = 0;  // the few records of the probe are soon used up
   const TemporaryDirectory directory;
   Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
   plan.warnings = check_settings(recipe, prepared.config);

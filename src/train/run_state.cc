@@ -60,6 +60,7 @@ Json to_json(const RunState& state) {
           {"adam_steps", state.adam_steps},
           {"data", state.data},
           {"recipe", state.recipe},
+          {"threads", state.threads},
           {"config", state.config},
           {"tokenizer", state.tokenizer},
           {"image_processor", state.image_processor},
@@ -82,6 +83,7 @@ RunState read_state(const Json& json, std::string_view where) {
   const Fields hashes(fields.object("data"), "'data'", where);
   for (const auto& [name, value] : fields.at("data").items()) state.data[name] = hashes.text(name.c_str());
   if (json.contains("recipe")) state.recipe = fields.text("recipe");
+  if (json.contains("threads")) state.threads = fields.count("threads");
   state.config = fields.object("config");
   state.tokenizer = fields.text("tokenizer");
   if (json.contains("image_processor") && !json["image_processor"].is_null())

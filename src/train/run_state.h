@@ -27,6 +27,7 @@ struct RunState {
   std::map<std::string, int64_t> adam_steps;  // updates of each parameter that has moments
   std::map<std::string, std::string> data;    // content hash of each source
   std::string recipe;                         // hash of the settings in recipe.json; "" of before it was stored
+  int64_t threads = 0;                        // that the last step ran on; 0: of before it was stored
   Json config;                                // Hugging Face's, of the stage
   std::string tokenizer;                      // file or directory
   Json image_processor;                       // as preprocessor_config.json; null: no vision model

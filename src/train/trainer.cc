@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -60,6 +62,7 @@ class Run {
       prepared_ = prepare_model(recipe_, dir_, options_.interrupt);
       if (options_.check_memory)
         train::check_memory(memory_need(recipe_, prepared_.config), available_memory_bytes(), where_);
+      for (const std::string& warning : check_settings(recipe_, prepared_.config)) note("warning: " + warning);
       prepare_data(recipe_, dir_, prepared_, options_.interrupt);
     } catch (const Interrupted&) {
       return Outcome::kInterrupted;
@@ -113,16 +116,9 @@ class Run {
 
   // Before the first step, so that no stage is refused hours later.
   void plan_stages() {
-    for (const std::string& warning : check_settings(recipe_, prepared_.config)) note("warning: " + warning);
     for (size_t i = 0; i < recipe_.stages.size(); ++i) {
       const StageConfig& stage = recipe_.stages[i];
       configs_.push_back(stage_config(prepared_.config, stage, where_));
-      const int64_t context = configs_.back().text.max_position_embeddings;
-      if (stage.batch.sequence_length > context)
-        fail(where_,
-             "stage '{}' has sequences of {} tokens, the model's max_position_embeddings is {}; set it in "
-             "[stage.model]",
-             stage.name, stage.batch.sequence_length, context);
       mixtures_.push_back(stage_mixture(recipe_, i, prepared_));
       for (size_t s = 0; s < recipe_.sources.size(); ++s)
         if (recipe_.sources[s].validation) validation_mixture(s, stage);
@@ -200,6 +196,19 @@ class Run {
       if (hashes.at(name) != hash)
         fail(where_, "the data of source '{}' are not those that {} was trained on; start another run with out=DIR",
              name, dir_.string());
+    // Of the stage that ran last: the model's files are read anew, and may have changed.
+    const auto last = static_cast<size_t>(std::max<int64_t>(0, state.stage_step > 0 ? state.stage : state.stage - 1));
+    const std::string difference = first_difference(state.config, arch::config_to_hf(configs_.at(last)));
+    if (!difference.empty())
+      fail(where_,
+           "the config of the model that {} began with has changed: {}; restore it, or start another run with "
+           "out=DIR",
+           dir_.string(), difference);
+    if (state.threads > 0 && state.threads != at::get_num_threads())
+      note(fmt::format(
+          "warning: the steps so far ran on {} threads, now there are {}: sums are rounded otherwise, so that "
+          "losses will differ in the last digits",
+          state.threads, at::get_num_threads()));
     step_ = saved_step_ = checkpoint.step;
     stage_ = static_cast<size_t>(state.stage);
     stage_step_ = state.stage_step;
@@ -250,6 +259,7 @@ class Run {
     state.dead_experts = dead_;
     state.data = data_hashes();
     state.recipe = recipe_hash();
+    state.threads = at::get_num_threads();
     state.config = arch::config_to_hf(stage_config_);
     state.tokenizer = fs::absolute(prepared_.tokenizer_dir).string();
     if (prepared_.config.vision) state.image_processor = media::image_processor_json(prepared_.image_processor);
@@ -291,13 +301,23 @@ class Run {
     }
   }
 
+  // A step that is not finite has changed nothing: the steps before it are saved.
+  StepResult step_or_save(const StepBatch& batch, double rate, CheckpointWriter& writer) {
+    try {
+      return learner_->step(batch, rate, source_names_.size(), step_ + 1);
+    } catch (const NotFinite&) {
+      stop(writer);
+      throw;
+    }
+  }
+
   void run_step(const StageConfig& stage, BatchLoader& loader, CheckpointWriter& writer, double peak) {
     const auto start = Clock::now();
     const StepBatch batch = next_batch(loader, stage_step_ + 1 < stage.steps, writer);
     StepReport report;
     report.data_wait_seconds = seconds_since(start);
     report.learning_rate = learning_rate(stage.schedule, stage.optimizer.learning_rate, stage_step_, stage.steps);
-    report.result = learner_->step(batch, report.learning_rate, source_names_.size(), step_ + 1);
+    report.result = step_or_save(batch, report.learning_rate, writer);
     ++step_;
     ++stage_step_;
     ++steps_here_;

@@ -228,3 +228,19 @@ def test_every_stage_is_checked_before_the_first_step(recipe, tmp_path):
     said = train(recipe, tmp_path / "run", "stage.long.batch.sequence_length=1024", "stage.long.batch.tokens=1024", status=1)
     assert "stage 'long'" in said and "512" in said, said
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_changed_model_is_not_gone_on_with(whole, tmp_path):
+    """`from` is read anew on --resume: another config would be another model."""
+    shutil.copytree(whole / "model", tmp_path / "from")
+    recipe, out, config = tmp_path / "small.toml", tmp_path / "run", tmp_path / "from" / "config.json"
+    recipe.write_text('seed = 1\nthreads = 1\nsteps = 4\n[model]\nfrom = "from"\n[checkpoint]\nevery = 2\n'
+                      '[[source]]\nname = "sums"\ngenerate = "arithmetic"\ndocuments = 100\n')
+    train(recipe, out, "--max-steps", 2)
+    before = config.read_text()
+    config.write_text(re.sub(r'("rope_theta": )[0-9.]+', r"\g<1>77.0", before))
+    assert config.read_text() != before
+    said = train(recipe, out, "--resume", status=1)
+    assert "rope_theta" in said and "has changed" in said
+    config.write_text(before)
+    train(recipe, out, "--resume")
