@@ -75,7 +75,7 @@ def scalars(file):
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     train(write_recipe(tmp_path_factory.mktemp("recipe")), out, "stage.short.steps=8", "stage.long.steps=1",
-          "stage.long.schedule.decay_steps=0")
+          "stage.long.schedule={}")
     return out
 
 

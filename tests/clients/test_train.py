@@ -11,7 +11,7 @@ from train_support import PUNA, checkpoints, metrics, train, write_recipe
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "data" / "ckpt" / "a_scout"
 STEPS = 30
-SHORT = [f"stage.short.steps={STEPS}", "stage.long.steps=1", "stage.long.schedule.decay_steps=0"]
+SHORT = [f"stage.short.steps={STEPS}", "stage.long.steps=1", "stage.long.schedule={}"]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_tiles_of_a_picture_are_a_setting_that_the_model_keeps(recipe, tmp_path)
     begin, end = text.index("[model]"), text.index("[optimizer]")
     other = recipe.parent / "same_tiles.toml"
     other.write_text(text[:begin] + f'[model]\nfrom = "{tmp_path}/few/model"\n' + text[end:])
-    few = ["stage.short.steps=5", "stage.long.steps=1", "stage.long.schedule.decay_steps=0", "stage.long.model={}"]
+    few = ["stage.short.steps=5", "stage.long.steps=1", "stage.long.schedule={}", "stage.long.model={}"]
     train(recipe, tmp_path / "few", *few, "model.max_tiles=3")
     train(other, tmp_path / "more", *few)
     assert most_tiles("few") == 3 and most_tiles("more") == 3
