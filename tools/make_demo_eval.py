@@ -17,7 +17,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECIPES = ROOT / "recipes" / "demo"
 SEED = 4096
 LOOKUP_LENGTHS = (256, 512, 1024)  # tokens; training begins with 256
-SAYS = "The text says: "
 
 
 def generated(puna, kind, count, **options):
@@ -62,10 +61,10 @@ def pictures(puna):
 def lookup(puna):
     for length in LOOKUP_LENGTHS:
         for question, answer in generated(puna, "lookup", 50, length=length):
-            if answer.startswith(SAYS):
-                yield item(question, kind="contains", contains=[answer.removeprefix(SAYS).rstrip(".")])
-            elif answer == "The text does not say.":
+            if answer.endswith("does not say."):
                 yield item(question, kind="contains", contains=["does not say"])
+            elif answer.endswith("."):
+                yield item(question, kind="contains", contains=[answer.rstrip(".")])
             else:
                 yield item(question, kind="exact_match", answer=answer)
 

@@ -114,6 +114,11 @@ struct Fact {
   Slots slots;
   std::string key() const { return fmt::format("{} {} {}", relation, slots[0].second, slots[2].second); }
   std::string text() const { return fill(relations()[relation].statement, slots); }
+  /// Begins as `text` does: whether the text says it is decided where its value would stand.
+  std::string not_said() const {
+    const std::string_view statement = relations()[relation].statement;
+    return fill(statement.substr(0, statement.find(" {v}")), slots) + "... the text does not say.";
+  }
 };
 
 Fact random_fact(Random& random) {
@@ -193,7 +198,7 @@ Question ask(Random& random, const Text& text, Split split) {
     asked = new_fact(random, text.facts, keys);
   }
   return {casual(random, fill(random.pick(relations()[asked.relation].questions), asked.slots)),
-          missing ? "The text does not say." : "The text says: " + asked.text(),
+          missing ? asked.not_said() : asked.text(),
           fmt::format("fact {} {}", asked.key(), missing ? "" : asked.slots[1].second), missing};
 }
 
@@ -208,7 +213,7 @@ Draft fact_question(Random& random, int64_t length, Split split) {
   draft.what = first.missing ? "missing" : "fact";
   draft.content = first.content;
   if (split == Split::kHeldOut || random.chance(0.25)) return draft;
-  for (int64_t more = random.between(2, 5 + length / 60); more > 0; --more) {
+  for (int64_t more = random.between(2, 5 + length / 40); more > 0; --more) {
     const Question next = ask(random, text, split);
     if (split_of(next.content) != split) continue;
     add_turn(draft.record, text::Role::kUser, next.question);
@@ -284,20 +289,21 @@ Draft copy_word(Random& random, int64_t length) {
   return draft;
 }
 
-Draft copy_once(Random& random, int64_t length) {
+/// Lines come more often in training: to count them takes longer to learn.
+Draft copy_once(Random& random, int64_t length, Split split) {
   const double sort = random.unit();
-  if (sort < 0.5) return copy_words(random, length);
+  if (sort < (split == Split::kTrain ? 0.38 : 0.5)) return copy_words(random, length);
   return sort < 0.85 ? copy_line(random, length) : copy_word(random, length);
 }
 
 /// In training often several, one after the other: each must be copied from its own place.
 Draft copies(Random& random, int64_t length, Split split) {
   const bool several = split == Split::kTrain && random.chance(0.7);
-  if (!several) return copy_once(random, length);
+  if (!several) return copy_once(random, length, split);
   const int64_t count = random.between(2, 5);
-  Draft draft = copy_once(random, length / 2);
+  Draft draft = copy_once(random, length / 2, split);
   for (int64_t i = 1; i < count; ++i) {
-    Draft next = copy_once(random, length / 2);
+    Draft next = copy_once(random, length / 2, split);
     if (split_of(next.content) != split) continue;
     for (text::Message& message : next.record.messages) draft.record.messages.push_back(std::move(message));
   }
@@ -309,7 +315,8 @@ class Lookup : public Maker {
   explicit Lookup(int64_t length) : length_(length) {}
   Draft make(Random& random, Split split, int64_t) const override {
     const int64_t length = random.between(length_ / 4, length_);
-    return random.chance(0.72) ? fact_question(random, length, split) : copies(random, length, split);
+    return random.chance(split == Split::kTrain ? 0.66 : 0.72) ? fact_question(random, length, split)
+                                                               : copies(random, length, split);
   }
 
  private:
