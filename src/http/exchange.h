@@ -1,0 +1,80 @@
+// One HTTP request and its answer, without any of the library behind it.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace puna::http {
+
+struct Request {
+  std::string method;                          // "GET", "POST", ...
+  std::string path;                            // percent-decoded, without the query
+  std::map<std::string, std::string> query;    // percent-decoded; the last of equal names
+  std::map<std::string, std::string> headers;  // names in small letters; equal names joined by ", "
+  std::string body;                            // whole
+  std::string peer;                            // address of the client, without its port
+
+  /// "" when absent. `name` in small letters.
+  std::string_view header(const std::string& name) const;
+};
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+struct Reply {
+  int status = 200;
+  std::string body;
+  std::string content_type = "application/json";
+  Headers headers;
+};
+
+/// The answer to one request, given from any thread: whole by reply(), or in pieces by begin(), write() and end().
+/// After the first reply() or end() nothing more is taken. Dropping it unanswered is answered with status 500.
+class Exchange {
+ public:
+  void reply(Reply reply);
+
+  /// The answer's head; its body is what write() is given, each piece sent as it comes. `reply.body` must be empty.
+  void begin(Reply head);
+  void write(std::string piece);
+  void end();
+
+  /// True once the client has left: what is written goes nowhere.
+  bool gone() const;
+  /// Called at most once, from the connection's thread, when the client leaves before the answer is complete; at once
+  /// when it has left already.
+  void on_gone(std::function<void()> callback);
+  /// Bytes that were written and not yet sent.
+  size_t unsent_bytes() const;
+
+  // For the connection.
+
+  /// What has come since the last call.
+  struct Progress {
+    bool begun = false;         // `head` is set
+    bool whole = false;         // head.body is the body
+    Reply head;                 // given once
+    std::vector<std::string> pieces;
+    bool ended = false;
+  };
+  Progress take();
+  /// `wake` is called, from any thread, whenever take() would give something new.
+  void watch(std::function<void()> wake);
+  void mark_sent(size_t bytes);
+  void leave();
+
+ private:
+  mutable std::mutex mutex_;
+  std::function<void()> wake_, gone_callback_;
+  Progress progress_;
+  bool answered_ = false, head_taken_ = false, gone_ = false;
+  size_t unsent_ = 0;
+};
+
+}  // namespace puna::http
