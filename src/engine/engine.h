@@ -27,7 +27,8 @@ struct EngineOptions {
   int64_t context_tokens = 8192;  // of a usual sequence: how cache_bytes are shared between the two kinds of layers
   bool int8_cache = false;        // keys and values in INT8: half the bytes of BF16, not exact
   /// Each sequence runs by itself, in pieces that depend on its own positions alone: the same request gives the same
-  /// bits whatever else runs and whatever is cached. Costs what batching gains. No speculation.
+  /// bits whatever else runs, whatever is cached and on any number of threads (FP32 models run on one). Costs what
+  /// batching gains. No speculation.
   bool batch_invariant = false;
   int64_t lookup_tokens = 0;           // guesses from the request's own text, at a time; 0: none
   const LoadedModel* draft = nullptr;  // guesses; must outlive the engine

@@ -139,7 +139,7 @@ void Engine::run_entries(std::vector<StepEntry>& entries) {
   }
   at::Tensor logits_RV;
   try {
-    logits_RV = run_rows(loaded_, pages_, rows);
+    logits_RV = run_rows(loaded_, pages_, rows, options_.batch_invariant);
   } catch (...) {
     for (const StepEntry& entry : entries) fail_job(*entry.stream->job, std::current_exception());
     return;

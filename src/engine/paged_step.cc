@@ -1,5 +1,9 @@
 #include "engine/paged_step.h"
 
+#include <ATen/Parallel.h>
+
+#include <optional>
+
 #include "arch/counts.h"
 #include "base/error.h"
 #include "engine/threads.h"
@@ -15,7 +19,24 @@ model::PageTable page_table(const cache::SequenceBlocks& blocks, int64_t length)
           .chunk_stored = blocks.chunk_stored};
 }
 
-at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::span<const StepRows> sequences) {
+namespace {
+
+// LibTorch adds FP32 products of few rows in an order that depends on the number of threads; BF16 ones it does not.
+class OneThread {
+ public:
+  OneThread() : before_(at::get_num_threads()) { at::set_num_threads(1); }
+  ~OneThread() { at::set_num_threads(before_); }
+  OneThread(const OneThread&) = delete;
+  OneThread& operator=(const OneThread&) = delete;
+
+ private:
+  int before_;
+};
+
+}  // namespace
+
+at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::span<const StepRows> sequences,
+                    bool exact) {
   const c10::InferenceMode guard;
   model::Batch batch;
   batch.pages = &pages;
@@ -40,6 +61,8 @@ at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::sp
   if (!wanted) outputs.push_back(0);
   batch.output_rows = at::tensor(outputs, at::kLong).to(loaded.device);
   use_threads_for(arch::flops_per_token(loaded.config(), 1) * static_cast<double>(tokens.size()));
+  std::optional<OneThread> one_thread;
+  if (exact && (loaded.dtype == at::kFloat || loaded.dtype == at::kDouble)) one_thread.emplace();
   const at::Tensor logits = loaded.model->forward(batch);
   return wanted ? logits.to(at::kCPU, at::kFloat).contiguous() : at::Tensor();
 }

@@ -24,7 +24,9 @@ struct StepRows {
 /// The pages of a sequence of which `length` positions have been run.
 model::PageTable page_table(const cache::SequenceBlocks& blocks, int64_t length);
 
-/// Logits [outputs, V] in FP32 on the CPU, in the order of the sequences; undefined when none are wanted.
-at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::span<const StepRows> sequences);
+/// Logits [outputs, V] in FP32 on the CPU, in the order of the sequences; undefined when none are wanted. `exact`: the
+/// same bits on any number of threads, for which products in FP32 run on one.
+at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::span<const StepRows> sequences,
+                    bool exact = false);
 
 }  // namespace puna::engine

@@ -14,6 +14,7 @@ namespace puna::engine {
 namespace {
 
 using test::alone;
+using test::image_prompt;
 using test::random_tokens;
 using test::request_of;
 
@@ -69,6 +70,45 @@ TEST(EngineLife, CancelledFromItsOwnCallbackAndByItsFlag) {
   EXPECT_EQ(engine.stats().used_blocks, 0);
 }
 
+// Where a request can be without running: behind others, behind a prompt that it shares, pushed out.
+TEST(EngineLife, CancelledWhileItWaits) {
+  const std::vector<TokenId> prompt = random_tokens(180, 1);
+  for (const bool shared : {false, true}) {
+    EngineOptions options = small_options();
+    options.max_sequences = shared ? 8 : 1;
+    Engine engine(tiny(), options);
+    const Request first = request_of(prompt, 20);
+    const auto running = engine.submit(first);
+    engine.step();
+    const auto waiting = engine.submit(first), also = engine.submit(first);
+    for (int i = 0; i < 2; ++i) engine.step();
+    EXPECT_EQ(engine.stats().waiting, 2);
+    waiting->cancel();
+    EXPECT_EQ(engine.run(*running).completions[0].tokens, alone(tiny(), first));
+    EXPECT_TRUE(waiting->done());
+    EXPECT_EQ(waiting->response().completions[0].reason, StopReason::kCancelled);
+    EXPECT_EQ(engine.run(*also).completions[0].tokens, alone(tiny(), first));
+    EXPECT_EQ(engine.stats().used_blocks, 0);
+  }
+}
+
+TEST(EngineLife, CancelledWhilePushedOut) {
+  EngineOptions options = small_options();
+  options.cache_bytes = test::cache_bytes(tiny(), 12);
+  Engine engine(tiny(), options);
+  std::vector<std::shared_ptr<Ticket>> tickets;
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 4; ++i) requests.push_back(request_of(random_tokens(30, i), 80));
+  for (const Request& request : requests) tickets.push_back(engine.submit(request));
+  while (engine.stats().preemptions == 0) ASSERT_TRUE(engine.step());
+  tickets[3]->cancel();  // the last to come is the first to go
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(engine.run(*tickets[i]).completions[0].tokens, alone(tiny(), requests[i]));
+  const Generation& last = tickets[3]->response().completions[0];
+  EXPECT_EQ(last.reason, StopReason::kCancelled);
+  EXPECT_GT(last.preemptions, 0);
+  EXPECT_EQ(engine.stats().used_blocks, 0);
+}
+
 TEST(EngineLife, WhatIsLeftWhenServingStopsIsCancelled) {
   Engine engine(tiny(), small_options());
   std::shared_ptr<Ticket> ticket;
@@ -89,14 +129,31 @@ TEST(EngineLife, ADeadlineGivesWhatThereIs) {
   const Generation none = engine.run(*engine.submit(late)).completions[0];
   EXPECT_EQ(none.reason, StopReason::kDeadline);
   EXPECT_TRUE(none.tokens.empty());
-  Request soon = request_of(random_tokens(5, 1), 4000);
-  const auto begun = Clock::now();
-  soon.deadline = begun + std::chrono::milliseconds(50);
-  const Generation some = engine.run(*engine.submit(soon)).completions[0];
-  if (some.reason == StopReason::kDeadline) {
-    EXPECT_GE(Clock::now() - begun, std::chrono::milliseconds(50));
-    EXPECT_LT(std::ssize(some.tokens), 4000);
+}
+
+// A deadline that passes while others are read: the answer is what was written before it.
+TEST(EngineLife, ADeadlinePassesInThePromptInTheAnswerAndInTheQueue) {
+  EngineOptions options = small_options();
+  options.max_sequences = 2;
+  Engine engine(tiny(), options);
+  const auto deadline = Clock::now() + std::chrono::seconds(2);
+  Request answering = request_of(random_tokens(5, 1), 3000), reading = request_of(random_tokens(400, 2), 10),
+          queued = request_of(random_tokens(9, 3), 10);
+  for (Request* request : {&answering, &reading, &queued}) request->deadline = deadline;
+  const auto expected = alone(tiny(), request_of(random_tokens(5, 1), 8));
+  const auto a = engine.submit(answering), b = engine.submit(reading), c = engine.submit(queued);
+  for (int i = 0; i < 8; ++i) engine.step();
+  ASSERT_LT(Clock::now(), deadline);
+  std::this_thread::sleep_until(deadline);
+  engine.step();
+  for (const auto& ticket : {a, b, c}) {
+    ASSERT_TRUE(ticket->done());
+    EXPECT_EQ(ticket->response().completions[0].reason, StopReason::kDeadline);
   }
+  EXPECT_EQ(a->response().completions[0].tokens, expected);
+  EXPECT_TRUE(b->response().completions[0].tokens.empty());
+  EXPECT_TRUE(c->response().completions[0].tokens.empty());
+  EXPECT_EQ(engine.stats().used_blocks, 0);
 }
 
 TEST(EngineLife, GreaterPriorityGoesFirstAndPushesOut) {
@@ -176,22 +233,6 @@ TEST(EngineLife, ACallbackThatThrowsEndsItsRequestAlone) {
   EXPECT_EQ(engine.stats().used_blocks, 0);
 }
 
-Prompt image_prompt(const LoadedModel& loaded, int64_t before, std::vector<uint64_t> keys) {
-  const int64_t rows = loaded.config().vision->tokens_per_tile(), side = loaded.config().vision->image_size;
-  Prompt prompt = test::prompt_of(random_tokens(before, 31));
-  std::vector<at::Tensor> features;
-  for (const uint64_t key : keys) {
-    prompt.tokens.insert(prompt.tokens.end(), static_cast<size_t>(rows),
-                         static_cast<TokenId>(loaded.config().image_token_id));
-    for (const TokenId id : random_tokens(3, key)) prompt.tokens.push_back(id);
-    prompt.image_keys.push_back(key);
-    prompt.image_rows.push_back(rows);
-    features.push_back(loaded.model->encode_images(at::full({1, 3, side, side}, static_cast<double>(key) - 2)));
-  }
-  prompt.features = at::cat(features);
-  return prompt;
-}
-
 // Chunks of 32, steps of 16: images begin before an edge and end after it, in pieces of every size.
 TEST(EngineLife, ImagesAcrossChunkEdgesAndStepsAreAsAlone) {
   Engine engine(tiny(), small_options());
@@ -223,39 +264,6 @@ TEST(EngineLife, TheSamePictureIsSharedAndAnotherIsNot) {
   Request wrong = request;
   wrong.prompt.image_rows = {4, 4, 4, 3};
   EXPECT_THROW(engine.submit(wrong), Error);
-}
-
-TEST(EngineLife, BatchInvariantBitsDoNotDependOnAnythingElse) {
-  EngineOptions options = small_options();
-  options.batch_invariant = true;
-  options.cache_bytes = test::cache_bytes(tiny(), 30);
-  Request request = request_of(random_tokens(150, 1), 40);
-  request.sampling.logprobs = 3;
-  const auto bits = [](const Generation& generation) {
-    std::vector<double> values;
-    for (const Sample& sample : generation.samples)
-      for (const TokenLogprob& top : sample.top) values.push_back(top.logprob);
-    return values;
-  };
-  Engine quiet(tiny(), options);
-  const std::vector<double> expected = bits(quiet.run(*quiet.submit(request)).completions[0]);
-  ASSERT_EQ(expected.size(), 120u);
-  EXPECT_EQ(bits(quiet.run(*quiet.submit(request)).completions[0]), expected) << "with its prefix cached";
-  EXPECT_GT(quiet.stats().reused_tokens, 0);
-
-  Engine crowded(tiny(), options);
-  std::vector<std::shared_ptr<Ticket>> others;
-  for (uint64_t i = 0; i < 5; ++i) {
-    Request other = request_of(random_tokens(150, i % 2), 60);
-    other.prompt.tokens.resize(40 + 23 * i);
-    others.push_back(crowded.submit(other));
-  }
-  request.priority = -1;  // so that it is the one that is preempted
-  const auto ticket = crowded.submit(request);
-  EXPECT_EQ(bits(crowded.run(*ticket).completions[0]), expected) << "in a crowd";
-  EXPECT_GT(crowded.stats().preemptions, 0);
-  options.lookup_tokens = 4;
-  EXPECT_THROW(Engine(tiny(), options), UsageError);
 }
 
 }  // namespace

@@ -11,13 +11,16 @@ namespace puna::test {
 struct TinyOptions {
   uint64_t seed = 1;
   at::ScalarType dtype = at::kFloat;
-  int64_t chunk = 32, vocab_size = 96, context = 4096;
+  int64_t chunk = 32, vocab_size = 96, context = 4096, width = 32;
 };
 engine::LoadedModel tiny_model(const TinyOptions& options = {});
 
 /// Token ids below 90, the same for the same seed.
 std::vector<engine::TokenId> random_tokens(int64_t count, uint64_t seed);
 engine::Prompt prompt_of(std::vector<engine::TokenId> tokens);
+
+/// Text, then for each key an image of one colour, the same for the same key, and three tokens.
+engine::Prompt image_prompt(const engine::LoadedModel& loaded, int64_t before, const std::vector<uint64_t>& keys);
 
 /// Greedy, with log-probabilities.
 engine::Request request_of(std::vector<engine::TokenId> tokens, int64_t max_tokens);
