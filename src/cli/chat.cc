@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <array>
+#include <functional>
 #include <memory>
 
 #include "base/env.h"
@@ -24,7 +25,7 @@ struct ChatFlags {
   SamplingOptions sampling;
   EngineFlags engine;
   GrammarOptions grammar;
-  std::string system;
+  std::string system, session;
   int64_t max_tokens = 1024, context = 8192;
 };
 
@@ -40,26 +41,19 @@ class Chat {
     options_.cancel = &interrupt_.flag();
     options_.on_text = [](std::string_view piece) { print_now(for_screen(piece)); };
     conversation_.set_system(flags.system);
+    if (!flags.session.empty()) open_session(flags.session);
   }
 
   /// Turns until the end of input or /quit; 1 when standard input is no terminal and something failed.
   int run() {
     note(fmt::format("{}; /help lists the commands, Ctrl-D ends.", loaded_.name));
-    std::string message;
-    while (!done_) {
-      stop_if_terminated();
-      interrupt_.reset();
-      const ReadStatus status = read_message(*reader_, message);
-      stop_if_terminated();
-      if (status == ReadStatus::kEnd) break;
-      if (status == ReadStatus::kInterrupted || message.find_first_not_of(" \t\n") == std::string::npos) continue;
-      try {
-        message.starts_with('/') && !message.starts_with("//") ? command(message) : turn(message);
-      } catch (const Error& error) {
-        failed_ = true;
-        fmt::print(stderr, "{}{}{}\n", style_.error, error.what(), style_.reset);
-      }
+    try {
+      read_and_answer();
+    } catch (const Exit&) {
+      save_session();
+      throw;
     }
+    save_session();
     return failed_ && isatty(STDIN_FILENO) != 1 ? 1 : 0;
   }
 
@@ -79,6 +73,24 @@ class Chat {
     return make_line_reader(interrupt_, style_, error ? std::nullopt : std::optional(dir / "chat_history"));
   }
 
+  void read_and_answer() {
+    std::string message;
+    while (!done_) {
+      stop_if_terminated();
+      interrupt_.reset();
+      const ReadStatus status = read_message(*reader_, message);
+      stop_if_terminated();
+      if (status == ReadStatus::kEnd) break;
+      if (status == ReadStatus::kInterrupted || message.find_first_not_of(" \t\n") == std::string::npos) continue;
+      try {
+        message.starts_with('/') && !message.starts_with("//") ? command(message) : turn(message);
+      } catch (const Error& error) {
+        failed_ = true;
+        fmt::print(stderr, "{}{}{}\n", style_.error, error.what(), style_.reset);
+      }
+    }
+  }
+
   // Ctrl-C ends an answer or a line; SIGTERM ends the chat.
   static void stop_if_terminated() {
     if (const int status = interrupt_status(); status == 143) throw Exit{status};
@@ -87,6 +99,33 @@ class Chat {
   // What only a person at a terminal wants to read.
   void note(const std::string& text) const {
     if (isatty(STDOUT_FILENO) == 1) print_now(style_.note + text + style_.reset + "\n");
+  }
+
+  static std::filesystem::path cache_of(const std::filesystem::path& session) { return session.string() + ".cache"; }
+
+  // Without its cache a conversation is read again, which takes time and changes nothing.
+  void with_cache(const char* what, const std::function<void()>& call) const {
+    try {
+      call();
+    } catch (const Error& error) {
+      say_aside(fmt::format("{}: {}", what, error.what()));
+    }
+  }
+
+  void open_session(const std::filesystem::path& file) {
+    session_ = file;
+    if (!std::filesystem::exists(file)) return;
+    conversation_.load(file);
+    if (std::filesystem::exists(cache_of(file)))
+      with_cache("the conversation will be read again", [&] { conversation_.load_cache(cache_of(file)); });
+    note(fmt::format("({} messages)", conversation_.num_messages()));
+  }
+
+  void save_session() {
+    if (session_.empty()) return;
+    conversation_.save(session_);
+    if (conversation_.num_messages() == 0) return;
+    with_cache("the cache was not saved", [&] { conversation_.save_cache(cache_of(session_)); });
   }
 
   void turn(const std::string& message) {
@@ -163,6 +202,8 @@ class Chat {
                     last_.prompt_tokens + std::ssize(last_.tokens), format_bytes(stats.used_bytes + stats.cached_bytes),
                     last_.tokens.size(), last_.decode_tokens_per_second(), last_.prompt_tokens, last_.reused_tokens,
                     last_.prefill_ms, format_bytes(resident_memory_bytes()), format_bytes(available_memory_bytes())));
+    if (stats.drafted_tokens > 0)
+      print_now(fmt::format("guesses {}, {} of them right\n", stats.drafted_tokens, stats.accepted_tokens));
     if (const experts::ExpertStore* store = loaded_.model->expert_store()) print_now(store->statistics().text() + "\n");
   }
   void quit(const std::string&) { done_ = true; }
@@ -174,6 +215,7 @@ class Chat {
   std::unique_ptr<LineReader> reader_;
   engine::GenerateOptions options_;
   engine::Generation last_;
+  std::filesystem::path session_;  // empty: none
   bool done_ = false, failed_ = false;
 };
 
@@ -210,6 +252,10 @@ void add_chat(CLI::App& app) {
   CLI::App* command = app.add_subcommand("chat", "Talk to a model");
   add_model_options(*command, flags->model);
   command->add_option("--system", flags->system, "System message")->type_name("TEXT");
+  command
+      ->add_option("--session", flags->session,
+                   "Go on with the conversation of this file; it is saved there at the end, its cache in FILE.cache")
+      ->type_name("FILE");
   command->add_option("--max-tokens", flags->max_tokens, "Tokens of an answer at most")
       ->type_name("N")
       ->capture_default_str();

@@ -96,6 +96,8 @@ void Conversation::save(const fs::path& file) const {
   io::write_file(file, json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
+void Conversation::save_cache(const fs::path& file) { engine_.save_prefix(prompt(), file); }
+
 void Conversation::load(const fs::path& file) {
   const std::string where = file.string();
   const Json json = read_json_file(file);

@@ -32,6 +32,11 @@ class Conversation {
   /// Replaces the conversation; unchanged when this throws.
   void load(const std::filesystem::path& file);
 
+  /// What the engine's cache holds of the conversation, so that a later run need not read it again. Throws Error for a
+  /// file of another model, and when there is nothing to save.
+  void save_cache(const std::filesystem::path& file);
+  void load_cache(const std::filesystem::path& file) { engine_.load_prefix(file); }
+
   size_t num_messages() const { return messages_.size(); }
   size_t num_images() const { return images_.size(); }
   const engine::Engine& engine() const { return engine_; }

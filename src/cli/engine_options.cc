@@ -41,6 +41,13 @@ void add_engine_options(CLI::App& command, EngineFlags& flags) {
                   "For keys and values, such as 4GiB; default: half of what is available, taken as it is used")
       ->type_name("BYTES")
       ->group(group);
+  command
+      .add_option("--step-tokens", flags.step_tokens,
+                  "Tokens of a step at most: fewer let answers go on sooner while a long prompt is read")
+      ->check(CLI::Range(int64_t{2}, int64_t{1} << 20))
+      ->type_name("N")
+      ->default_str("2048")
+      ->group(group);
   command.add_flag("--int8-cache", flags.int8_cache, "Keys and values in INT8: half the memory of BF16, not exact")
       ->group(group);
   command
@@ -53,6 +60,7 @@ EngineSetup::EngineSetup(const EngineFlags& flags, const engine::LoadedModel& lo
     : options_(engine::single_user_options(loaded, context_tokens)) {
   if (!flags.speculate.empty()) options_.lookup_tokens = lookup_tokens(flags.speculate);
   if (!flags.cache_memory.empty()) options_.cache_bytes = parse_memory(flags.cache_memory, "--cache-memory");
+  if (flags.step_tokens > 0) options_.step_tokens = flags.step_tokens;
   options_.int8_cache = flags.int8_cache;
   options_.batch_invariant = flags.batch_invariant;
   if (flags.draft.empty()) return;

@@ -15,10 +15,11 @@ namespace puna::cli {
 
 struct EngineFlags {
   std::string speculate, draft, cache_memory;
+  int64_t step_tokens = 0;
   bool int8_cache = false, batch_invariant = false;
 };
 
-/// --speculate, --draft, --cache-memory, --int8-cache, --batch-invariant.
+/// --speculate, --draft, --cache-memory, --step-tokens, --int8-cache, --batch-invariant.
 void add_engine_options(CLI::App& command, EngineFlags& flags);
 
 /// The engine's settings, and the draft model that they point to.

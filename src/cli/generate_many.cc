@@ -184,6 +184,8 @@ void run_prompts(const engine::LoadedModel& loaded, engine::EngineOptions option
   say_aside(fmt::format("{} prompts, {} tokens read ({} from the cache), {} generated, {:.1f} generated a second",
                         printed, stats.prompt_tokens, stats.reused_tokens, stats.generated_tokens,
                         static_cast<double>(stats.generated_tokens) / std::max(seconds, 1e-9)));
+  if (stats.drafted_tokens > 0)
+    say_aside(fmt::format("{} guesses, {} of them right", stats.drafted_tokens, stats.accepted_tokens));
 }
 
 }  // namespace puna::cli
