@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -27,6 +26,7 @@ struct Request {
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
+/// Content-Length, Transfer-Encoding, Connection and Date are the server's own: `headers` does not name them.
 struct Reply {
   int status = 200;
   std::string body;
@@ -35,20 +35,22 @@ struct Reply {
 };
 
 /// The answer to one request, given from any thread: whole by reply(), or in pieces by begin(), write() and end().
-/// After the first reply() or end() nothing more is taken. Dropping it unanswered is answered with status 500.
+/// After the first reply() or end() nothing more is taken. Dropping it unanswered is answered with status 500; one that
+/// has begun is then cut, so that the client sees that it is not whole.
 class Exchange {
  public:
   void reply(Reply reply);
 
   /// The answer's head; its body is what write() is given, each piece sent as it comes. `reply.body` must be empty.
+  /// An event stream (text/event-stream) is kept alive by comments in silence: a piece is one event or several, whole.
   void begin(Reply head);
-  void write(std::string piece);
+  void write(std::string_view piece);
   void end();
 
   /// True once the client has left: what is written goes nowhere.
   bool gone() const;
   /// Called at most once, from the connection's thread, when the client leaves before the answer is complete; at once
-  /// when it has left already.
+  /// when it has left already. It must not hold the Exchange, which would then never be dropped.
   void on_gone(std::function<void()> callback);
   /// Bytes that were written and not yet sent.
   size_t unsent_bytes() const;
@@ -57,23 +59,32 @@ class Exchange {
 
   /// What has come since the last call.
   struct Progress {
-    bool begun = false;         // `head` is set
-    bool whole = false;         // head.body is the body
-    Reply head;                 // given once
-    std::vector<std::string> pieces;
+    bool begun = false;  // `head` is set; true once
+    bool whole = false;  // `head.body` is the body
+    Reply head;
+    std::string pieces;
     bool ended = false;
+    bool failed = false;  // no more will come, and what came is not whole
   };
   Progress take();
-  /// `wake` is called, from any thread, whenever take() would give something new.
+  /// `wake` is called, from any thread, when take() would give something new; not again before take() was called. After
+  /// watch(nullptr) has returned it is not called any more.
   void watch(std::function<void()> wake);
   void mark_sent(size_t bytes);
+  /// The client has left.
   void leave();
+  /// Nobody will answer any more: a failure, unless the answer is complete.
+  void fail();
 
  private:
+  enum class State { kOpen, kBegun, kComplete, kFailed };
+  void notify();
+
   mutable std::mutex mutex_;
   std::function<void()> wake_, gone_callback_;
   Progress progress_;
-  bool answered_ = false, head_taken_ = false, gone_ = false;
+  State state_ = State::kOpen;
+  bool notified_ = false, gone_ = false;
   size_t unsent_ = 0;
 };
 
