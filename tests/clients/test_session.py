@@ -52,3 +52,15 @@ def test_a_cache_of_another_kind_or_a_cut_one_costs_time_alone(model, tmp_path):
     session.write_text("{}")
     wrong = subprocess.run([PUNA, "chat", "--model", model, "--session", session], input="", capture_output=True, text=True)
     assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1
+
+
+def test_sigterm_saves_it_too(model, tmp_path):
+    session = tmp_path / "talk.json"
+    flags = ["--model", model, "--temperature", "0", "--max-tokens", "5", "--session", session]
+    process = subprocess.Popen([PUNA, "chat", *map(str, flags)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process.stdin.write(f"{FIRST}\n".encode())
+    process.stdin.flush()
+    process.stdout.readline()  # the answer is there
+    process.terminate()
+    assert process.wait(60) == 143
+    assert len(json.loads(session.read_text())["messages"]) == 2
