@@ -19,6 +19,7 @@ void require_command(CLI::App& group);
 // Each adds its subcommand to `app`, with help, an example and a callback that runs it.
 void add_chat(CLI::App& app);
 void add_generate(CLI::App& app);
+void add_serve(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_tokenizer(CLI::App& app);

@@ -139,6 +139,7 @@ void add_commands(CLI::App& app) {
       "network.\n");
   add_chat(app);
   add_generate(app);
+  add_serve(app);
   add_inspect(app);
   add_tokenize(app);
   add_tokenizer(app);

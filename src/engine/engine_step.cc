@@ -250,12 +250,15 @@ bool Engine::take_sample(Stream& stream, std::span<const float> logits) {
   Sample sample = stream.sampler.sample(logits, stream.guide.mask());
   const TokenId id = sample.id;
   stream.guide.accept(id);
-  if (!request.ignore_stop_tokens && is_stop(loaded_, id)) {
+  const auto& own_stops = request.stop_tokens;
+  if ((!request.ignore_stop_tokens && is_stop(loaded_, id)) ||
+      std::find(own_stops.begin(), own_stops.end(), id) != own_stops.end()) {
     result.stop = token_name(loaded_, id);
     end(stream, StopReason::kStopToken);
     return false;
   }
   result.tokens.push_back(id);
+  if (request.on_token) request.on_token(stream.index, sample);
   if (request.sampling.logprobs >= 0) result.samples.push_back(std::move(sample));
   {
     const std::lock_guard lock(mutex_);

@@ -55,6 +55,7 @@ struct Request {
   SamplingParams sampling;   // completion i draws with seed + i
   int64_t max_tokens = 512;  // 0 with prompt_logprobs alone
   std::vector<std::string> stop_strings;
+  std::vector<TokenId> stop_tokens;                         // beside the model's own
   bool ignore_stop_tokens = false;                          // benchmarks and golden continuations
   std::shared_ptr<const grammar::CompiledGrammar> grammar;  // of grammar_vocabulary(); absent: any text
   int completions = 1;
@@ -63,6 +64,7 @@ struct Request {
   std::optional<Clock::time_point> deadline;  // what there is by then is the answer
   const std::atomic<bool>* cancel = nullptr;  // looked at in every step, beside Ticket::cancel()
   // Called by the thread that steps. An exception ends the request, which is its error.
+  std::function<void(int, const Sample&)> on_token;    // completion, each token that is no stop, before its text
   std::function<void(int, std::string_view)> on_text;  // completion, text
   std::function<void(int64_t, int64_t)> on_prefill;    // (tokens done, tokens to do)
   std::function<void(const Response&)> on_done;

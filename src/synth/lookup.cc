@@ -189,9 +189,11 @@ struct Question {
   bool missing;
 };
 
-/// What the text does not say is asked more often in training: to miss something takes longer to learn.
+/// What the text does not say is asked more often in training: to miss something takes longer to learn. So are facts
+/// about a thing of somebody, where both must match.
 Question ask(Random& random, const Text& text, Split split) {
   Fact asked = random.pick(text.facts);
+  if (split == Split::kTrain && asked.slots[2].second.empty()) asked = random.pick(text.facts);
   const bool missing = random.chance(split == Split::kTrain ? 0.3 : 0.12);
   if (missing) {
     std::set<std::string> keys = text.keys;

@@ -1,0 +1,128 @@
+#include <csignal>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <memory>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/engine_options.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+#include "http/server.h"
+#include "server/api.h"
+
+namespace puna::cli {
+namespace {
+
+struct ServeFlags {
+  ModelOptions model;
+  EngineFlags engine;
+  std::string host = "127.0.0.1", name, keys, certificate, key;
+  uint16_t port = 8080;
+  int64_t context = 8192, max_requests = 1024, max_sequences = 256, max_tokens = 4096, drain_seconds = 30;
+  std::vector<std::string> origins;
+};
+
+http::Server* running = nullptr;
+std::chrono::seconds drain_time{30};
+
+/// A second signal cuts what is left.
+void on_signal(int) {
+  static volatile std::sig_atomic_t seen = 0;
+  running->drain(seen ? std::chrono::milliseconds(0) : std::chrono::milliseconds(drain_time));
+  seen = 1;
+}
+
+bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
+
+void run_serve(const ServeFlags& flags) {
+  if (flags.certificate.empty() != flags.key.empty())
+    throw UsageError("--certificate",
+                     "and --key go together: the certificate with its chain, and its private key (PEM)");
+  server::ApiOptions api_options;
+  if (!flags.keys.empty()) api_options.keys = server::Keys(flags.keys);
+  api_options.origins = flags.origins;
+  api_options.loopback = is_loopback(flags.host);
+
+  const engine::LoadedModel loaded = load(flags.model, flags.context);
+  const EngineSetup setup(flags.engine, loaded, flags.context);
+  server::ServiceOptions options;
+  options.engine = setup.options();
+  options.engine.step_tokens = engine::EngineOptions().step_tokens;
+  options.engine.max_sequences = flags.max_sequences;
+  options.model_id = flags.name.empty() ? std::filesystem::path(loaded.name).filename().string() : flags.name;
+  options.max_requests = flags.max_requests;
+  options.default_tokens = flags.max_tokens;
+  server::Service service(loaded, options);
+  server::Api api(service, std::move(api_options));
+
+  http::ServerOptions http_options;
+  http_options.address = flags.host;
+  http_options.port = flags.port;
+  if (!flags.certificate.empty()) http_options.tls = http::Tls{flags.certificate, flags.key};
+  http::Server server(http_options, [&](const http::Request& request, const std::shared_ptr<http::Exchange>& exchange) {
+    api.handle(request, exchange);
+  });
+  api.open_connections = [&] { return server.stats().open_connections; };
+
+  running = &server;
+  drain_time = std::chrono::seconds(flags.drain_seconds);
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  print_now(fmt::format("{} serves {} (the interface of OpenAI is under {}/v1); Ctrl-C ends it\n", server.url(),
+                        options.model_id, server.url()));
+  if (!is_loopback(flags.host) && flags.keys.empty())
+    say_aside("Anybody who reaches this address may use the model; --keys FILE asks for a key");
+  server.run();
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app) {
+  auto flags = std::make_shared<ServeFlags>();
+  CLI::App* command = app.add_subcommand("serve", "Answer over HTTP, as the OpenAI interface does");
+  add_model_options(*command, flags->model);
+  command->add_option("--host", flags->host, "Address to listen on; 0.0.0.0: all of this machine")
+      ->type_name("ADDRESS")
+      ->capture_default_str();
+  command->add_option("--port", flags->port, "0: any free one")->type_name("N")->capture_default_str();
+  command->add_option("--name", flags->name, "What requests call the model; default: the name of its directory")
+      ->type_name("NAME");
+  command->add_option("--keys", flags->keys, "Ask for a key: a file of their SHA-256, one a line")->type_name("FILE");
+  command->add_option("--origin", flags->origins, "Web pages that may ask from a browser, such as https://chat.example")
+      ->type_name("URL");
+  command->add_option("--certificate", flags->certificate, "Serve https: certificate with its chain, PEM")
+      ->type_name("FILE");
+  command->add_option("--key", flags->key, "Private key of the certificate, PEM")->type_name("FILE");
+  command->add_option("--context", flags->context, "Tokens of a usual conversation, to share out the cache")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{16}, int64_t{1} << 40))
+      ->capture_default_str();
+  command->add_option("--max-sequences", flags->max_sequences, "Answers that are generated at once")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--max-requests", flags->max_requests, "Requests waiting or running; more get status 429")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--max-tokens", flags->max_tokens, "Tokens to generate where a request does not say")
+      ->type_name("N")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+      ->capture_default_str();
+  command->add_option("--drain", flags->drain_seconds, "Seconds that running answers may take to end after Ctrl-C")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(int64_t{0}, int64_t{86400}))
+      ->capture_default_str();
+  add_engine_options(*command, flags->engine);
+  command->footer(
+      "Example:\n  puna serve --port 8080\n  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: "
+      "application/json' \\\n"
+      "    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"What is Puna?\"}]}'");
+  command->callback([flags] { run_serve(*flags); });
+}
+
+}  // namespace puna::cli

@@ -1,0 +1,293 @@
+#include "server/answer.h"
+
+#include <fmt/format.h>
+
+#include "server/api_error.h"
+#include "server/result_json.h"
+
+namespace puna::server {
+namespace {
+
+constexpr size_t kMostUnsent = size_t{4} << 20;  // bytes; a client that reads no more than that is given up
+
+double seconds_since(engine::Clock::time_point then) {
+  return std::chrono::duration<double>(engine::Clock::now() - then).count();
+}
+
+/// One call on its way. What the engine's thread calls is never called by two threads at once; the mutex is for the
+/// time before all requests are submitted.
+class Answer : public std::enable_shared_from_this<Answer> {
+ public:
+  Answer(CompletionCall call, Service& service, std::shared_ptr<Service::Place> place,
+         std::shared_ptr<http::Exchange> exchange)
+      : call_(std::move(call)),
+        service_(service),
+        place_(std::move(place)),
+        exchange_(std::move(exchange)),
+        id_(new_id(call_.chat ? "chatcmpl-" : "cmpl-")),
+        num_completions_(static_cast<size_t>(call_.requests.front().completions)),
+        choices_(call_.requests.size() * num_completions_),
+        responses_(call_.requests.size()),
+        num_open_(call_.requests.size()) {}
+
+  void start() {
+    check_lengths();
+    submit();
+    exchange_->on_gone([weak = weak_from_this()] {
+      if (const auto self = weak.lock()) {
+        const std::lock_guard guard(self->mutex_);
+        self->cancel();
+      }
+    });
+  }
+
+ private:
+  struct Choice {
+    std::vector<engine::Sample> samples;  // not yet sent
+    engine::Clock::time_point last_token;
+    bool begun = false;
+    int64_t offset = 0;  // characters sent, for text_offset
+  };
+
+  void submit() {
+    const std::lock_guard lock(mutex_);  // nothing is sent before all are submitted
+    for (size_t i = 0; i < call_.requests.size(); ++i) {
+      engine::Request request = call_.requests[i];
+      set_callbacks(request, i);
+      try {
+        tickets_.push_back(service_.engine().submit(std::move(request)));
+      } catch (...) {
+        given_up_ = true;
+        cancel();
+        throw;
+      }
+    }
+    if (call_.stream) exchange_->begin(head("text/event-stream"));
+  }
+
+  void check_lengths() const {
+    const int64_t context = service_.loaded().config().text.max_position_embeddings;
+    for (const engine::Request& request : call_.requests) {
+      const int64_t tokens = std::ssize(request.prompt.tokens);
+      if (context > 0 && tokens >= context) {
+        throw ApiError(400, fmt::format("The prompt has {} tokens; the model's context is {}.", tokens, context),
+                       call_.chat ? "messages" : "prompt", "context_length_exceeded");
+      }
+    }
+  }
+
+  // The engine holds the answer until the request is done; the answer holds tickets, which hold nothing back.
+  void set_callbacks(engine::Request& request, size_t prompt) {
+    const auto self = shared_from_this();
+    request.on_token = [self, prompt](int completion, const engine::Sample& sample) {
+      self->token(prompt, completion, sample);
+    };
+    if (call_.stream) {
+      request.on_text = [self, prompt](int completion, std::string_view text) {
+        const std::lock_guard lock(self->mutex_);
+        self->send_text(self->index_of(prompt, completion), text);
+      };
+    }
+    request.on_done = [self, prompt](const engine::Response& response) { self->done(prompt, response); };
+  }
+
+  size_t index_of(size_t prompt, int completion) const {
+    return prompt * num_completions_ + static_cast<size_t>(completion);
+  }
+
+  void cancel() {
+    for (const auto& ticket : tickets_) ticket->cancel();
+  }
+
+  http::Reply head(const char* type) const {
+    http::Reply reply;
+    reply.content_type = type;
+    if (call_.stream) reply.headers.emplace_back("Cache-Control", "no-cache");
+    if (!call_.unknown.empty())
+      reply.headers.emplace_back("X-Puna-Ignored", fmt::format("{}", fmt::join(call_.unknown, ", ")));
+    reply.headers.emplace_back("X-Request-Id", id_);
+    return reply;
+  }
+
+  OrderedJson envelope(const char* object) const {
+    return {{"id", id_}, {"object", object}, {"created", created_}, {"model", service_.options().model_id}};
+  }
+
+  void token(size_t prompt, int completion, const engine::Sample& sample) {
+    Choice& choice = choices_[index_of(prompt, completion)];
+    const auto now = engine::Clock::now();
+    if (choice.last_token == engine::Clock::time_point()) {
+      service_.metrics().first_token(seconds_since(call_.arrival));
+    } else {
+      service_.metrics().next_token(std::chrono::duration<double>(now - choice.last_token).count());
+    }
+    choice.last_token = now;
+    if (call_.stream && call_.top_logprobs >= 0) choice.samples.push_back(sample);
+  }
+
+  // ---- in pieces
+
+  void send(const OrderedJson& json) {
+    exchange_->write("data: " + dump(json) + "\n\n");
+    if (exchange_->unsent_bytes() > kMostUnsent) cancel();
+  }
+
+  OrderedJson logprobs_of(Choice& choice, std::span<const engine::Sample> samples) {
+    if (call_.top_logprobs < 0) return nullptr;
+    if (call_.chat) return chat_logprobs(service_.loaded(), samples);
+    std::vector<PlacedToken> tokens;
+    for (const engine::Sample& sample : samples) tokens.push_back({sample.id, &sample});
+    return completion_logprobs(service_.loaded(), tokens, call_.top_logprobs, choice.offset);
+  }
+
+  OrderedJson chunk(OrderedJson choice) const {
+    OrderedJson json = envelope(call_.chat ? "chat.completion.chunk" : "text_completion");
+    json["choices"] = OrderedJson::array({std::move(choice)});
+    if (call_.include_usage) json["usage"] = nullptr;
+    return json;
+  }
+
+  void send_choice(size_t index, OrderedJson delta, std::string_view text, const OrderedJson& reason) {
+    Choice& choice = choices_[index];
+    OrderedJson json = {{"index", index}};
+    if (call_.chat) {
+      json["delta"] = std::move(delta);
+    } else {
+      json["text"] = text;
+    }
+    json["logprobs"] = choice.samples.empty() ? OrderedJson(nullptr) : logprobs_of(choice, choice.samples);
+    choice.samples.clear();
+    json["finish_reason"] = reason;
+    send(chunk(std::move(json)));
+  }
+
+  void begin_choice(size_t index) {
+    Choice& choice = choices_[index];
+    if (std::exchange(choice.begun, true)) return;
+    const size_t prompt = index / num_completions_;
+    if (call_.chat) {
+      const std::vector<engine::Sample> kept = std::exchange(choice.samples, {});
+      send_choice(index, {{"role", "assistant"}, {"content", ""}}, {}, nullptr);
+      choice.samples = kept;
+    } else if (call_.echo) {
+      send_choice(index, {}, prompt_text(prompt), nullptr);
+    }
+  }
+
+  void send_text(size_t index, std::string_view text) {
+    if (given_up_ || text.empty()) return;
+    begin_choice(index);
+    send_choice(index, {{"content", text}}, text, nullptr);
+  }
+
+  void end_stream(size_t prompt, const engine::Response& response) {
+    for (size_t i = 0; i < response.completions.size(); ++i) {
+      const size_t index = prompt * num_completions_ + i;
+      begin_choice(index);
+      send_choice(index, OrderedJson::object(), {}, finish_reason(response.completions[i].reason));
+    }
+  }
+
+  // ---- whole
+
+  std::span<const engine::TokenId> prompt_tokens(size_t prompt) const {
+    const std::span<const engine::TokenId> tokens = call_.requests[prompt].prompt.tokens;
+    return call_.added_bos[prompt] ? tokens.subspan(1) : tokens;
+  }
+  std::string prompt_text(size_t prompt) const { return service_.loaded().tokenizer->decode(prompt_tokens(prompt)); }
+
+  /// Of the prompt when it is echoed, and of what was generated.
+  OrderedJson whole_logprobs(size_t prompt, const engine::Response& response, const engine::Generation& one) {
+    if (call_.top_logprobs < 0) return nullptr;
+    if (call_.chat) return chat_logprobs(service_.loaded(), one.samples);
+    std::vector<PlacedToken> tokens;
+    if (call_.echo) {
+      const auto ids = prompt_tokens(prompt);
+      const size_t skipped = call_.added_bos[prompt] ? 0 : 1;  // samples are of the prompt's tokens from the second on
+      for (size_t i = 0; i < ids.size(); ++i)
+        tokens.push_back({ids[i], i < skipped ? nullptr : &response.prompt_samples.at(i - skipped)});
+    }
+    for (const engine::Sample& sample : one.samples) tokens.push_back({sample.id, &sample});
+    int64_t offset = 0;
+    return completion_logprobs(service_.loaded(), tokens, call_.top_logprobs, offset);
+  }
+
+  OrderedJson whole_choice(size_t prompt, const engine::Response& response, size_t completion) {
+    const engine::Generation& one = response.completions[completion];
+    OrderedJson json = {{"index", prompt * num_completions_ + completion}};
+    if (call_.chat) {
+      json["message"] = {{"role", "assistant"}, {"content", one.text}, {"refusal", nullptr}};
+    } else {
+      json["text"] = (call_.echo ? prompt_text(prompt) : "") + one.text;
+    }
+    json["logprobs"] = whole_logprobs(prompt, response, one);
+    json["finish_reason"] = finish_reason(one.reason);
+    return json;
+  }
+
+  void reply_whole() {
+    OrderedJson json = envelope(call_.chat ? "chat.completion" : "text_completion");
+    json["choices"] = OrderedJson::array();
+    for (size_t prompt = 0; prompt < responses_.size(); ++prompt) {
+      for (size_t i = 0; i < responses_[prompt].completions.size(); ++i)
+        json["choices"].push_back(whole_choice(prompt, responses_[prompt], i));
+    }
+    json["usage"] = usage_json(responses_);
+    http::Reply reply = head("application/json");
+    reply.body = dump(json);
+    exchange_->reply(std::move(reply));
+  }
+
+  // ---- the end
+
+  void done(size_t prompt, const engine::Response& response) {
+    const std::lock_guard lock(mutex_);
+    if (given_up_) return;
+    if (response.error) return fail(api_error_of(response.error));
+    responses_[prompt] = response;
+    if (call_.stream) end_stream(prompt, response);
+    if (--num_open_ > 0) return;
+    given_up_ = true;
+    if (!call_.stream) return reply_whole();
+    if (call_.include_usage) {
+      OrderedJson json = envelope(call_.chat ? "chat.completion.chunk" : "text_completion");
+      json["choices"] = OrderedJson::array();
+      json["usage"] = usage_json(responses_);
+      send(json);
+    }
+    exchange_->write("data: [DONE]\n\n");
+    exchange_->end();
+  }
+
+  void fail(const ApiError& error) {
+    given_up_ = true;
+    cancel();
+    if (!call_.stream) return exchange_->reply(error.reply());
+    send(error.json());
+    exchange_->end();
+  }
+
+  const CompletionCall call_;
+  Service& service_;
+  const std::shared_ptr<Service::Place> place_;
+  const std::shared_ptr<http::Exchange> exchange_;
+  const std::string id_;
+  const int64_t created_ = unix_time();
+  const size_t num_completions_;
+
+  std::mutex mutex_;
+  std::vector<Choice> choices_;  // of the first prompt, of the second, ...
+  std::vector<engine::Response> responses_;
+  std::vector<std::shared_ptr<engine::Ticket>> tickets_;
+  size_t num_open_;
+  bool given_up_ = false;  // nothing more is sent
+};
+
+}  // namespace
+
+void answer(CompletionCall call, Service& service, std::shared_ptr<Service::Place> place,
+            std::shared_ptr<http::Exchange> exchange) {
+  std::make_shared<Answer>(std::move(call), service, std::move(place), std::move(exchange))->start();
+}
+
+}  // namespace puna::server

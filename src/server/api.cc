@@ -1,0 +1,222 @@
+#include "server/api.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/suggest.h"
+#include "server/answer.h"
+#include "server/api_error.h"
+#include "server/result_json.h"
+
+namespace puna::server {
+namespace {
+
+constexpr int64_t kMostTokensShown = 1'000'000;
+
+/// The key of "Authorization: Bearer KEY", or of Anthropic's header.
+std::string_view key_of(const http::Request& request) {
+  const std::string_view bearer = request.header("authorization");
+  constexpr std::string_view kScheme = "Bearer ";
+  if (bearer.starts_with(kScheme)) return bearer.substr(kScheme.size());
+  return request.header("x-api-key");
+}
+
+bool names_this_machine(std::string_view host) {
+  if (host.starts_with('[')) return host.substr(0, host.find(']') + 1) == "[::1]";
+  host = host.substr(0, host.find(':'));
+  return host.empty() || host == "localhost" || host.ends_with(".localhost") || host.starts_with("127.");
+}
+
+void check_json(const http::Request& request) {
+  const std::string_view type = request.header("content-type");
+  if (type.empty() || type.substr(0, type.find(';')) == "application/json") return;
+  throw ApiError(
+      415, fmt::format("Content-Type is '{}'; send JSON, with Content-Type: application/json", type.substr(0, 80)));
+}
+
+}  // namespace
+
+const std::vector<Api::Route>& Api::routes() {
+  static const std::vector<Route> kRoutes = {
+      {"GET", "/health", &Api::health, true},
+      {"GET", "/metrics", &Api::metrics},
+      {"GET", "/v1/models", &Api::models},
+      {"POST", "/v1/chat/completions", &Api::chat},
+      {"POST", "/v1/completions", &Api::completions},
+      {"POST", "/tokenize", &Api::tokenize},
+      {"POST", "/detokenize", &Api::detokenize},
+      {"GET", "/tokenizer_info", &Api::tokenizer_info},
+      {"POST", "/apply-template", &Api::apply_template},
+  };
+  return kRoutes;
+}
+
+Api::Api(Service& service, ApiOptions options) : service_(service), options_(std::move(options)) {}
+
+void Api::handle(const http::Request& request, const Exchange& exchange) {
+  try {
+    route(request, exchange);
+  } catch (...) {
+    exchange->reply(api_error_of(std::current_exception()).reply());
+  }
+}
+
+void Api::route(const http::Request& request, const Exchange& exchange) {
+  if (options_.loopback && !names_this_machine(request.header("host")))
+    throw ApiError(
+        403, "Only requests for this machine's own name are answered; start the server with --host to change that");
+  const Route* of_path = nullptr;
+  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  for (const Route& one : routes()) {
+    // /v1/models/ID is one of /v1/models.
+    const bool here =
+        request.path == one.path || (one.answer == &Api::models && request.path.starts_with("/v1/models/"));
+    if (!here) continue;
+    of_path = &one;
+    if (one.method != method) continue;
+    check_caller(request, one);
+    return (this->*one.answer)(request, exchange);
+  }
+  if (of_path) throw ApiError(405, fmt::format("{} takes {}, not {}", of_path->path, of_path->method, request.method));
+  std::vector<std::string> paths;
+  for (const Route& one : routes()) paths.emplace_back(one.path);
+  const std::string nearest = nearest_name(request.path, paths);
+  throw ApiError(404, fmt::format("There is no {}{}", request.path.substr(0, 200),
+                                  nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest)));
+}
+
+void Api::check_caller(const http::Request& request, const Route& route) const {
+  if (route.open || options_.keys.empty()) return;
+  const std::string_view key = key_of(request);
+  if (key.empty())
+    throw ApiError(401, "A key is needed: send the header Authorization: Bearer KEY", {}, "invalid_api_key");
+  if (!options_.keys.hold(key)) throw ApiError(401, "This key is not known here", {}, "invalid_api_key");
+}
+
+void Api::reply(const Exchange& exchange, const OrderedJson& json) {
+  http::Reply reply;
+  reply.body = dump(json);
+  exchange->reply(std::move(reply));
+}
+
+void Api::with_body(const http::Request& request, const Exchange& exchange,
+                    std::function<void(const OrderedJson&, std::shared_ptr<Service::Place>)> work) {
+  check_json(request);
+  auto place = service_.take_place();
+  service_.prepare([this, body = request.body, exchange, work = std::move(work), place = std::move(place)] {
+    try {
+      work(parse_ordered_json(body, "body"), place);
+    } catch (...) {
+      exchange->reply(api_error_of(std::current_exception()).reply());
+    }
+  });
+}
+
+void Api::health(const http::Request&, const Exchange& exchange) { reply(exchange, {{"status", "ok"}}); }
+
+void Api::metrics(const http::Request&, const Exchange& exchange) {
+  http::Reply reply;
+  reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
+  reply.body = service_.metrics().text(service_.engine(), open_connections());
+  exchange->reply(std::move(reply));
+}
+
+void Api::models(const http::Request& request, const Exchange& exchange) {
+  const OrderedJson model = {{"id", service_.options().model_id},
+                             {"object", "model"},
+                             {"created", service_.created()},
+                             {"owned_by", "puna"},
+                             {"max_model_len", service_.loaded().config().text.max_position_embeddings}};
+  constexpr std::string_view kOne = "/v1/models/";
+  if (!request.path.starts_with(kOne))
+    return reply(exchange, {{"object", "list"}, {"data", OrderedJson::array({model})}});
+  const std::string name = request.path.substr(kOne.size());
+  if (name != service_.options().model_id)
+    throw ApiError(404, fmt::format("The model '{}' does not exist", name.substr(0, 100)), "model", "model_not_found");
+  reply(exchange, model);
+}
+
+void Api::chat(const http::Request& request, const Exchange& exchange) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, std::shared_ptr<Service::Place> place) {
+    answer(read_chat_call(body, service_), service_, std::move(place), exchange);
+  });
+}
+
+void Api::completions(const http::Request& request, const Exchange& exchange) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, std::shared_ptr<Service::Place> place) {
+    answer(read_completion_call(body, service_), service_, std::move(place), exchange);
+  });
+}
+
+void Api::tokenize(const http::Request& request, const Exchange& exchange) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>&) {
+    Fields fields(body);
+    std::vector<text::TokenId> tokens;
+    const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
+    if (const OrderedJson* messages = fields.find("messages")) {
+      tokens = service_.prompt_of(read_messages(*messages, "messages"), {}).tokens;
+    } else {
+      // Both names that clients use.
+      auto text = fields.text("prompt");
+      if (!text) text = fields.text("content");
+      if (!text) throw ApiError(400, "'prompt' is missing", "prompt", "missing_required_parameter");
+      tokens = tokenizer.encode(*text);
+      // As the clients of the two names expect: vLLM adds by default, llama.cpp does not.
+      const bool add = fields.boolean("add_special_tokens")
+                           .value_or(fields.boolean("add_special").value_or(body.contains("prompt")));
+      if (const auto bos = tokenizer.special("<|begin_of_text|>"); bos && add) tokens.insert(tokens.begin(), *bos);
+    }
+    if (std::ssize(tokens) > kMostTokensShown) throw ApiError(413, "The text has too many tokens to list");
+    reply(exchange, {{"count", tokens.size()},
+                     {"max_model_len", service_.loaded().config().text.max_position_embeddings},
+                     {"tokens", tokens}});
+  });
+}
+
+void Api::detokenize(const http::Request& request, const Exchange& exchange) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>&) {
+    Fields fields(body);
+    const OrderedJson* tokens = fields.find("tokens");
+    if (!tokens || !tokens->is_array()) throw ApiError(400, "'tokens' must be an array of token ids", "tokens");
+    std::vector<text::TokenId> ids;
+    for (const OrderedJson& id : *tokens) {
+      if (!id.is_number_integer()) wrong_field("tokens", id, "token ids");
+      const auto value = id.get<int64_t>();
+      if (value < 0 || value >= service_.loaded().tokenizer->vocab_size())
+        wrong_field("tokens", id, fmt::format("token ids from 0 to {}", service_.loaded().tokenizer->vocab_size() - 1));
+      ids.push_back(static_cast<text::TokenId>(value));
+    }
+    const std::string text = service_.loaded().tokenizer->decode(ids);
+    reply(exchange, {{"prompt", text}, {"content", text}});
+  });
+}
+
+void Api::tokenizer_info(const http::Request&, const Exchange& exchange) {
+  const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
+  const auto name = [&](const char* special) {
+    return tokenizer.special(special) ? OrderedJson(special) : OrderedJson(nullptr);
+  };
+  reply(exchange, {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                   {"vocab_size", tokenizer.vocab_size()},
+                   {"bos_token", name("<|begin_of_text|>")},
+                   {"eos_token", name("<|eot|>")},
+                   {"pad_token", name("<|finetune_right_pad|>")},
+                   {"model_max_length", service_.loaded().config().text.max_position_embeddings},
+                   {"chat_template", nullptr}});
+}
+
+void Api::apply_template(const http::Request& request, const Exchange& exchange) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>&) {
+    Fields fields(body);
+    const OrderedJson* messages = fields.find("messages");
+    if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
+    text::ChatOptions options;
+    options.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
+    const engine::Prompt prompt = service_.prompt_of(read_messages(*messages, "messages"), options);
+    reply(exchange, {{"prompt", service_.loaded().tokenizer->decode(prompt.tokens)}});
+  });
+}
+
+}  // namespace puna::server

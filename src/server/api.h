@@ -1,0 +1,62 @@
+// The paths of the server and what answers them.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "http/exchange.h"
+#include "server/keys.h"
+#include "server/service.h"
+
+namespace puna::server {
+
+struct ApiOptions {
+  Keys keys;                         // none: anybody may ask
+  std::vector<std::string> origins;  // of pages in browsers that may ask, such as "https://chat.example"; "*": any
+  bool loopback = true;              // only requests for this machine's own names are taken
+};
+
+class Api {
+ public:
+  /// `service` must outlive it.
+  Api(Service& service, ApiOptions options);
+
+  /// Answers, at once or later. As http::Handler.
+  void handle(const http::Request& request, const std::shared_ptr<http::Exchange>& exchange);
+
+  /// For /metrics.
+  std::function<int64_t()> open_connections = [] { return 0; };
+
+ private:
+  using Exchange = std::shared_ptr<http::Exchange>;
+  struct Route {
+    const char* method;
+    const char* path;
+    void (Api::*answer)(const http::Request&, const Exchange&);
+    bool open = false;  // without a key
+  };
+  static const std::vector<Route>& routes();
+
+  void route(const http::Request& request, const Exchange& exchange);
+  void check_caller(const http::Request& request, const Route& route) const;
+  void reply(const Exchange& exchange, const OrderedJson& json);
+  /// Reads the body as JSON and answers, on a worker.
+  void with_body(const http::Request& request, const Exchange& exchange,
+                 std::function<void(const OrderedJson&, std::shared_ptr<Service::Place>)> work);
+
+  void health(const http::Request& request, const Exchange& exchange);
+  void metrics(const http::Request& request, const Exchange& exchange);
+  void models(const http::Request& request, const Exchange& exchange);
+  void chat(const http::Request& request, const Exchange& exchange);
+  void completions(const http::Request& request, const Exchange& exchange);
+  void tokenize(const http::Request& request, const Exchange& exchange);
+  void detokenize(const http::Request& request, const Exchange& exchange);
+  void tokenizer_info(const http::Request& request, const Exchange& exchange);
+  void apply_template(const http::Request& request, const Exchange& exchange);
+
+  Service& service_;
+  const ApiOptions options_;
+};
+
+}  // namespace puna::server

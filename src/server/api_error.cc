@@ -1,0 +1,49 @@
+#include "server/api_error.h"
+
+#include "base/error.h"
+#include "base/log.h"
+
+namespace puna::server {
+namespace {
+
+const char* type_of(int status) {
+  if (status == 401) return "authentication_error";
+  if (status == 403) return "permission_error";
+  if (status == 404) return "not_found_error";
+  if (status == 429) return "rate_limit_error";
+  return status < 500 ? "invalid_request_error" : "server_error";
+}
+
+}  // namespace
+
+OrderedJson ApiError::json() const {
+  return {{"error",
+           {{"message", what()},
+            {"type", type_of(status)},
+            {"param", field.empty() ? OrderedJson(nullptr) : OrderedJson(field)},
+            {"code", code.empty() ? OrderedJson(nullptr) : OrderedJson(code)}}}};
+}
+
+http::Reply ApiError::reply() const {
+  http::Reply reply;
+  reply.status = status;
+  reply.body = json().dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+  if (status == 429 || status == 503) reply.headers.emplace_back("Retry-After", "1");
+  if (status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
+  return reply;
+}
+
+ApiError api_error_of(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const ApiError& known) {
+    return known;
+  } catch (const Error& wrong) {
+    return ApiError(400, wrong.what());
+  } catch (const std::exception& bug) {
+    spdlog::error("a request failed: {}", bug.what());
+    return ApiError(500, "The server made a mistake; its log says which.");
+  }
+}
+
+}  // namespace puna::server

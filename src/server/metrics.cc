@@ -1,0 +1,85 @@
+#include "server/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include "base/memory.h"
+
+namespace puna::server {
+namespace {
+
+using prometheus::Histogram;
+
+const Histogram::BucketBoundaries kFirstToken = {0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300};
+const Histogram::BucketBoundaries kNextToken = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5};
+
+Histogram& histogram(prometheus::Registry& registry, const char* name, const char* help,
+                     const Histogram::BucketBoundaries& bounds) {
+  return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, bounds);
+}
+
+}  // namespace
+
+struct Metrics::Families {
+  prometheus::Registry registry;
+  prometheus::Family<prometheus::Counter>& requests = prometheus::BuildCounter()
+                                                          .Name("puna_requests_total")
+                                                          .Help("Requests answered, by path and status")
+                                                          .Register(registry);
+  Histogram& first =
+      histogram(registry, "puna_time_to_first_token_seconds", "From arrival to the first token", kFirstToken);
+  Histogram& next = histogram(registry, "puna_time_between_tokens_seconds", "From a token to the next", kNextToken);
+
+  // What the engine counts by itself is set when it is asked for.
+  void set(const char* name, const char* help, double value) {
+    prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({}).Set(value);
+  }
+  void set_total(const char* name, const char* help, double value) {
+    auto& counter = prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+    counter.Increment(value - counter.Value());
+  }
+};
+
+Metrics::Metrics() : families_(std::make_unique<Families>()) {}
+Metrics::~Metrics() = default;
+
+void Metrics::count_request(const std::string& path, int status) {
+  families_->requests.Add({{"path", path}, {"status", std::to_string(status)}}).Increment();
+}
+void Metrics::first_token(double seconds) { families_->first.Observe(seconds); }
+void Metrics::next_token(double seconds) { families_->next.Observe(seconds); }
+
+std::string Metrics::text(const engine::Engine& engine, int64_t open_connections) {
+  Families& f = *families_;
+  const engine::EngineStats stats = engine.stats();
+  const auto number = [](int64_t value) { return static_cast<double>(value); };
+  f.set("puna_connections", "Open connections", number(open_connections));
+  f.set("puna_completions_running", "Completions in the present step's batch", number(stats.running));
+  f.set("puna_completions_waiting", "Completions that wait for room", number(stats.waiting));
+  f.set("puna_cache_blocks", "Blocks of the cache, of both pools", number(stats.capacity_blocks));
+  f.set("puna_cache_blocks_used", "Blocks that running completions hold", number(stats.used_blocks));
+  f.set("puna_cache_blocks_kept", "Blocks kept for later requests with the same beginning",
+        number(stats.cached_blocks));
+  f.set("puna_cache_bytes", "Bytes that the cache may take", number(stats.capacity_bytes));
+  f.set("puna_memory_bytes", "Resident memory of the program", number(resident_memory_bytes()));
+  f.set_total("puna_steps_total", "Steps of the engine", number(stats.steps));
+  f.set_total("puna_prompt_tokens_total", "Tokens of prompts that have started", number(stats.prompt_tokens));
+  f.set_total("puna_prompt_tokens_reused_total", "Of these, taken from the cache", number(stats.reused_tokens));
+  f.set_total("puna_generated_tokens_total", "Tokens generated", number(stats.generated_tokens));
+  f.set_total("puna_drafted_tokens_total", "Tokens guessed by speculation", number(stats.drafted_tokens));
+  f.set_total("puna_accepted_tokens_total", "Of these, kept", number(stats.accepted_tokens));
+  f.set_total("puna_preemptions_total", "Completions put off for lack of room", number(stats.preemptions));
+  f.set_total("puna_evicted_blocks_total", "Kept blocks that were given up", number(stats.evictions));
+  if (const experts::ExpertStore* store = engine.loaded().model->expert_store()) {
+    const Json figures = store->statistics().json();
+    for (const auto& [name, value] : figures.items()) {
+      if (value.is_number()) f.set(("puna_experts_" + name).c_str(), "Of the expert store", value.get<double>());
+    }
+  }
+  return prometheus::TextSerializer().Serialize(f.registry.Collect());
+}
+
+}  // namespace puna::server

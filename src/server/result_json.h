@@ -1,0 +1,41 @@
+// What was generated, in the words of the OpenAI interface.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "engine/request.h"
+
+namespace puna::server {
+
+std::string dump(const OrderedJson& json);
+
+/// "chatcmpl-" and 24 random characters.
+std::string new_id(std::string_view prefix);
+
+/// Seconds since 1970.
+int64_t unix_time();
+
+/// "stop" or "length".
+const char* finish_reason(engine::StopReason reason);
+
+/// Of all completions of all prompts; a prompt counts once.
+OrderedJson usage_json(std::span<const engine::Response> responses);
+
+/// Chat form: {"content": [{"token", "logprob", "bytes", "top_logprobs"}]}.
+OrderedJson chat_logprobs(const engine::LoadedModel& loaded, std::span<const engine::Sample> samples);
+
+/// A token with what was probable in its place; no sample: the first of a prompt, before which nothing stands.
+struct PlacedToken {
+  engine::TokenId id;
+  const engine::Sample* sample;
+};
+/// Completion form: {"tokens", "token_logprobs", "top_logprobs", "text_offset"}. `offset`: characters before the first,
+/// moved on.
+OrderedJson completion_logprobs(const engine::LoadedModel& loaded, std::span<const PlacedToken> tokens,
+                                int alternatives, int64_t& offset);
+
+}  // namespace puna::server

@@ -1,0 +1,91 @@
+// What all requests share: the model with its engine and thread, workers that prepare requests, compiled grammars,
+// limits of what runs at once, and what is counted.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/engine.h"
+#include "server/messages.h"
+#include "server/metrics.h"
+
+namespace puna::server {
+
+struct ServiceOptions {
+  engine::EngineOptions engine;
+  std::string model_id;           // as requests name it
+  int64_t max_requests = 1024;    // being prepared, waiting or running; more are told to come back (429)
+  int64_t default_tokens = 4096;  // to generate where the request does not say
+  int workers = 2;                // threads that read requests and encode images
+};
+
+class Service {
+ public:
+  /// `loaded` must outlive the service. As Engine's constructor throws.
+  Service(const engine::LoadedModel& loaded, ServiceOptions options);
+  /// Cancels what runs.
+  ~Service();
+
+  /// Holds one of max_requests while it lives.
+  class Place {
+   public:
+    explicit Place(Service& service) : service_(service) {}
+    ~Place();
+    Place(const Place&) = delete;
+    Place& operator=(const Place&) = delete;
+
+   private:
+    Service& service_;
+  };
+  /// Throws ApiError 429 when there is none, 503 while draining.
+  std::shared_ptr<Place> take_place();
+
+  /// Runs `work`, which must not throw, on a worker.
+  void prepare(std::function<void()> work);
+
+  /// The conversation's prompt, with its images decoded and encoded. Throws ApiError.
+  engine::Prompt prompt_of(Conversation conversation, const text::ChatOptions& options) const;
+
+  enum class GrammarKind { kGbnf, kJsonSchema, kAnyJsonObject };
+  /// Compiled, or from an earlier request. Throws Error for one that is wrong.
+  std::shared_ptr<const grammar::CompiledGrammar> grammar(GrammarKind kind, const std::string& text);
+
+  /// From now on take_place() refuses.
+  void drain() { draining_ = true; }
+
+  engine::Engine& engine() { return engine_; }
+  const engine::LoadedModel& loaded() const { return loaded_; }
+  const ServiceOptions& options() const { return options_; }
+  Metrics& metrics() { return metrics_; }
+  int64_t created() const { return created_; }  // unix_time()
+
+ private:
+  void work(const std::stop_token& stop);
+
+  const engine::LoadedModel& loaded_;
+  const ServiceOptions options_;
+  const int64_t created_;
+  Metrics metrics_;
+  engine::Engine engine_;
+  std::atomic<int64_t> num_places_ = 0;
+  std::atomic<bool> draining_ = false;
+
+  std::mutex grammar_mutex_;
+  std::list<std::pair<std::string, std::shared_ptr<const grammar::CompiledGrammar>>> grammars_;  // last used first
+
+  std::mutex work_mutex_;
+  std::condition_variable_any work_arrived_;
+  std::deque<std::function<void()>> work_;
+  std::vector<std::jthread> threads_;  // last: they end before what they use
+};
+
+}  // namespace puna::server
