@@ -17,13 +17,26 @@ void Exchange::notify() {
   if (wake_) wake_();
 }
 
+void Exchange::prepare(Headers headers, std::function<void(int)> on_status) {
+  const std::lock_guard lock(mutex_);
+  headers_ = std::move(headers);
+  on_status_ = std::move(on_status);
+}
+
+void Exchange::take_head(Reply head) {
+  head.headers.insert(head.headers.end(), headers_.begin(), headers_.end());
+  if (on_status_) on_status_(head.status);
+  progress_.begun = true;
+  progress_.head = std::move(head);
+}
+
 void Exchange::reply(Reply reply) {
   std::function<void()> unneeded;  // destroyed without the lock: it may hold anything
   const std::lock_guard lock(mutex_);
   if (state_ == State::kComplete || state_ == State::kFailed) return;
   PUNA_CHECK(state_ == State::kOpen, "reply() with status {} after begin()", reply.status);
-  progress_.begun = progress_.whole = progress_.ended = true;
-  progress_.head = std::move(reply);
+  take_head(std::move(reply));
+  progress_.whole = progress_.ended = true;
   state_ = State::kComplete;
   unneeded.swap(gone_callback_);
   notify();
@@ -34,8 +47,7 @@ void Exchange::begin(Reply head) {
   if (state_ == State::kComplete || state_ == State::kFailed) return;
   PUNA_CHECK(state_ == State::kOpen, "begin() twice");
   PUNA_CHECK(head.body.empty(), "begin() with a body of {} bytes", head.body.size());
-  progress_.begun = true;
-  progress_.head = std::move(head);
+  take_head(std::move(head));
   state_ = State::kBegun;
   notify();
 }

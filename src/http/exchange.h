@@ -39,6 +39,9 @@ struct Reply {
 /// has begun is then cut, so that the client sees that it is not whole.
 class Exchange {
  public:
+  /// Before the answer: headers that it gets whatever it is, and who is told its status.
+  void prepare(Headers headers, std::function<void(int)> on_status);
+
   void reply(Reply reply);
 
   /// The answer's head; its body is what write() is given, each piece sent as it comes. `reply.body` must be empty.
@@ -79,9 +82,12 @@ class Exchange {
  private:
   enum class State { kOpen, kBegun, kComplete, kFailed };
   void notify();
+  void take_head(Reply head);
 
   mutable std::mutex mutex_;
   std::function<void()> wake_, gone_callback_;
+  Headers headers_;
+  std::function<void(int)> on_status_;
   Progress progress_;
   State state_ = State::kOpen;
   bool notified_ = false, gone_ = false;

@@ -56,6 +56,9 @@ const std::vector<Api::Route>& Api::routes() {
 Api::Api(Service& service, ApiOptions options) : service_(service), options_(std::move(options)) {}
 
 void Api::handle(const http::Request& request, const Exchange& exchange) {
+  const std::string path = known_path(request.path);
+  exchange->prepare(cors_headers(request),
+                    [this, path](int status) { service_.metrics().count_request(path, status); });
   try {
     route(request, exchange);
   } catch (...) {
@@ -67,6 +70,8 @@ void Api::route(const http::Request& request, const Exchange& exchange) {
   if (options_.loopback && !names_this_machine(request.header("host")))
     throw ApiError(
         403, "Only requests for this machine's own name are answered; start the server with --host to change that");
+  if (request.method == "OPTIONS")
+    return exchange->reply({.status = 204, .body = {}, .content_type = {}, .headers = {}});
   const Route* of_path = nullptr;
   const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
   for (const Route& one : routes()) {
@@ -85,6 +90,27 @@ void Api::route(const http::Request& request, const Exchange& exchange) {
   const std::string nearest = nearest_name(request.path, paths);
   throw ApiError(404, fmt::format("There is no {}{}", request.path.substr(0, 200),
                                   nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest)));
+}
+
+// /v1/models/ID is one of /v1/models; all that there is not is one.
+std::string Api::known_path(const std::string& path) {
+  if (path.starts_with("/v1/models/")) return "/v1/models";
+  for (const Route& one : routes()) {
+    if (path == one.path) return path;
+  }
+  return "unknown";
+}
+
+http::Headers Api::cors_headers(const http::Request& request) const {
+  const std::string origin(request.header("origin"));
+  const auto& allowed = options_.origins;
+  const bool any = std::find(allowed.begin(), allowed.end(), "*") != allowed.end();
+  if (origin.empty() || (!any && std::find(allowed.begin(), allowed.end(), origin) == allowed.end())) return {};
+  return {{"Access-Control-Allow-Origin", any ? "*" : origin},
+          {"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
+          {"Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key"},
+          {"Access-Control-Max-Age", "600"},
+          {"Vary", "Origin"}};
 }
 
 void Api::check_caller(const http::Request& request, const Route& route) const {

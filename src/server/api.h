@@ -37,6 +37,9 @@ class Api {
     bool open = false;  // without a key
   };
   static const std::vector<Route>& routes();
+  /// As a route has it; "unknown": none has.
+  static std::string known_path(const std::string& path);
+  http::Headers cors_headers(const http::Request& request) const;
 
   void route(const http::Request& request, const Exchange& exchange);
   void check_caller(const http::Request& request, const Route& route) const;
