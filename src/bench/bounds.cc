@@ -66,14 +66,15 @@ ModelWork work_of(const model::Model& model, const model::PageFormat& format) {
   return work;
 }
 
-Work work_of(const ModelWork& model, const Case& what) {
+Work work_of(const ModelWork& model, const Case& what, std::optional<double> experts_hit) {
   const arch::TextConfig& config = model.config;
   const auto tokens = static_cast<double>(what.tokens()), layers = static_cast<double>(model.expert_layers);
   const auto experts = static_cast<double>(config.num_local_experts),
              chosen = static_cast<double>(config.num_experts_per_tok);
   const double rows_of_head = what.kind == Case::Kind::kPrompt ? 1 : tokens;
   Work work;
-  work.experts_hit = experts == 0 ? 0 : experts * (1 - std::pow(1 - chosen / experts, tokens));
+  const double expected = experts == 0 ? 0 : experts * (1 - std::pow(1 - chosen / experts, tokens));
+  work.experts_hit = experts_hit.value_or(expected);
 
   // Pairs of a query and a key that it sees, over all layers.
   double pairs = 0, keys = 0;

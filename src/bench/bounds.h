@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "arch/config.h"
@@ -41,9 +42,10 @@ ModelWork work_of(const model::Model& model, const model::PageFormat& format);
 struct Work {
   double bytes = 0;        // weights read once, keys and values of every sequence
   double operations = 0;   // of products of weights and of attention
-  double experts_hit = 0;  // distinct ones of a layer, on average, when every choice is as likely as any other
+  double experts_hit = 0;  // distinct ones of a layer, on average
 };
-Work work_of(const ModelWork& model, const Case& what);
+/// Without `experts_hit`: those that are expected when every choice is as likely as any other.
+Work work_of(const ModelWork& model, const Case& what, std::optional<double> experts_hit = {});
 
 /// What was measured in the same round.
 struct Limits {

@@ -1,9 +1,6 @@
 #include "bench/random_model.h"
 
 #include <algorithm>
-#include <array>
-#include <bit>
-#include <cmath>
 #include <random>
 #include <span>
 #include <vector>
@@ -11,6 +8,9 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
+#include "bench/random_source.h"
+#include "bench/random_values.h"
+#include "checkpoint/packed_file.h"
 #include "io/safetensors.h"
 #include "quant/files.h"
 #include "quant/plan.h"
@@ -23,41 +23,14 @@ namespace fs = std::filesystem;
 constexpr size_t kPieceBytes = size_t{8} << 20;
 constexpr int64_t kHeaderBytesPerTensor = 512;
 
-uint16_t bf16(double value) {
-  const auto bits = std::bit_cast<uint32_t>(static_cast<float>(value));
-  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-/// The deviation of values that are uniform over the format's bits, or of random FP8 bits.
-double deviation_of(quant::Code code) {
-  switch (code) {
-    case quant::Code::kInt4:
-      return std::sqrt((16.0 * 16 - 1) / 12);
-    case quant::Code::kInt8:
-      return std::sqrt((256.0 * 256 - 1) / 12);
-    default: {  // E4M3: each sign and each of the 127 finite magnitudes alike
-      double sum = 0;
-      for (int bits = 0; bits < 127; ++bits) {
-        const int exponent = bits >> 3, mantissa = bits & 7;
-        const double value = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
-        sum += value * value;
-      }
-      return std::sqrt(sum / 127);
-    }
-  }
-}
-
 class Weights {
  public:
   Weights(const RandomModelOptions& options, const quant::Plan& plan)
       : options_(options),
         plan_(plan),
+        codes_(options.config.text),
         random_(options.seed),
-        progress_("Writing", plan.bytes, Progress::Unit::kBytes) {
-    std::normal_distribution<double> normal;
-    std::mt19937_64 source(1);
-    for (double& value : normals_) value = normal(source);
-  }
+        progress_("Writing", plan.bytes, Progress::Unit::kBytes) {}
 
   void write(const fs::path& path, size_t begin, size_t end) {
     std::vector<io::TensorSpec> specs;
@@ -71,11 +44,9 @@ class Weights {
  private:
   void write(io::SafetensorsWriter& writer, const quant::PlannedTensor& tensor) {
     if (!tensor.format.quantised()) return write_kept(writer, tensor);
-    const int64_t in = tensor.shape[1];
-    const double scale = 1 / (deviation_of(tensor.format.code) * std::sqrt(static_cast<double>(in)));
     const bool fp8 = tensor.format.code == quant::Code::kFp8;
     write_bits(writer, bytes_of(tensor.stored[0]), fp8);
-    write_constant(writer, bytes_of(tensor.stored[1]), bf16(scale));
+    write_constant(writer, bytes_of(tensor.stored[1]), bf16(scale_of(tensor.format.code, tensor.shape[1])));
     size_t next = 2;
     // A zero point of 8 in every 4 bits: the middle, as symmetric formats have it.
     if (!tensor.format.symmetric) write_constant(writer, bytes_of(tensor.stored[next++]), 0x8888);
@@ -83,20 +54,8 @@ class Weights {
   }
 
   void write_kept(io::SafetensorsWriter& writer, const quant::PlannedTensor& tensor) {
-    const arch::ParamRow& row = plan_.rows[tensor.row];
-    const int64_t bytes = bytes_of(tensor.stored[0]);
-    if (row.kind == arch::ParamKind::kNorm) return write_constant(writer, bytes, bf16(1));
-    // Routed experts are stored [E, in, out], linears [out, in].
-    const int64_t in = row.kind == arch::ParamKind::kRoutedExperts ? row.shape[1] : row.shape.back();
-    const double scale = row.kind == arch::ParamKind::kEmbedding ? 1 : 1 / std::sqrt(static_cast<double>(in));
-    std::array<uint16_t, 4096> table{};
-    for (size_t i = 0; i < table.size(); ++i) table[i] = bf16(normals_[i] * scale);
-    write_pieces(writer, bytes, [&](std::span<uint16_t> piece) {
-      for (size_t i = 0; i < piece.size();) {
-        uint64_t bits = random_();
-        for (int j = 0; j < 5 && i < piece.size(); ++j, bits >>= 12) piece[i++] = table[bits % table.size()];
-      }
-    });
+    KeptValues values(plan_.rows[tensor.row], codes_, options_.config.text.num_hidden_layers, random_());
+    write_pieces(writer, bytes_of(tensor.stored[0]), [&](std::span<uint16_t> piece) { values.next(piece); });
   }
 
   void write_bits(io::SafetensorsWriter& writer, int64_t bytes, bool fp8) {
@@ -136,21 +95,29 @@ class Weights {
 
   const RandomModelOptions& options_;
   const quant::Plan& plan_;
+  RoutingCodes codes_;
   std::mt19937_64 random_;
   Progress progress_;
-  std::array<double, 4096> normals_{};
   std::vector<uint16_t> piece_;
 };
+
+void write_random_packed(const fs::path& out, const arch::Llama4Config& config, const RandomModelOptions& options) {
+  const RandomSource source(config, options.rules, options.seed);
+  if (std::ranges::none_of(source.rows(), [&](const arch::ParamRow& row) { return source.integers(row).has_value(); }))
+    fail(out.string(), "only INT4 and INT8 weights can be packed; choose int4, int8 or mixed");
+  checkpoint::write_packed(out, source, out, options.threads, options.interrupt);  // nothing lies beside the source
+}
 
 }  // namespace
 
 void write_random_model(const fs::path& out, const RandomModelOptions& options) {
   arch::Llama4Config config = options.config;
   config.dtype = DType::BF16;
-  const quant::Plan plan = quant::make_plan(config, options.rules, DType::BF16, options.max_shard_bytes);
   std::error_code ec;
   if (fs::exists(out, ec) && !(fs::is_directory(out, ec) && fs::is_empty(out, ec)))
     fail(out.string(), "has something in it; name a directory that is empty or not there");
+  if (options.packed) return write_random_packed(out, config, options);
+  const quant::Plan plan = quant::make_plan(config, options.rules, DType::BF16, options.max_shard_bytes);
   fs::create_directories(out, ec);
   if (ec) fail(out.string(), "cannot be made: {}", ec.message());
   quant::check_free_space(out, plan.bytes + static_cast<int64_t>(plan.tensors.size()) * kHeaderBytesPerTensor);

@@ -14,14 +14,17 @@ struct RandomModelOptions {
   arch::Llama4Config config;
   quant::Rules rules;  // kept tensors are BF16
   uint64_t seed = 0;
+  bool packed = false;  // as puna pack would write it, without a second copy on the way
+  int64_t threads = 1;  // that pack
   int64_t max_shard_bytes = int64_t{2} << 30;
   const std::atomic<bool>* interrupt = nullptr;
 };
 
 /// Writes config.json and the weights to `out`, a directory that is empty or not there. Quantised values are uniform
 /// over all that their bits can say, with one scale per matrix, so that every product keeps the deviation of its input;
-/// kept matrices are normal with the same deviation, norms are 1. No tokenizer is written. A file is whole or absent;
-/// config.json comes last. Throws Error when `out` has something in it or the disk has no room.
+/// kept matrices are normal with the same deviation, norms are 1. Embedding and routers hold routing codes (routing.h).
+/// No tokenizer is written. A file is whole or absent; config.json comes last. Throws Error when `out` has something in
+/// it or the disk has no room, and for a packed model in formats that cannot be packed.
 void write_random_model(const std::filesystem::path& out, const RandomModelOptions& options);
 
 }  // namespace puna::bench

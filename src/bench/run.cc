@@ -1,14 +1,15 @@
 #include "bench/run.h"
 
 #include <ATen/ATen.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <memory>
 #include <numeric>
-#include <random>
 #include <vector>
 
 #include "arch/layer_plan.h"
+#include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "model/batch.h"
@@ -17,8 +18,8 @@
 namespace puna::bench {
 namespace {
 
-constexpr int64_t kStepsOfRound = 3;  // decoded tokens of a sequence, so that one step's noise does not decide
 constexpr int64_t kPieceTokens = 2048;
+constexpr int64_t kDiskBytes = int64_t{1} << 30;  // read for a measurement
 
 int64_t blocks_for(int64_t positions) {
   return (positions + model::PagedCache::kPositions - 1) / model::PagedCache::kPositions;
@@ -85,34 +86,59 @@ class Runner {
   Runner(const model::Model& model, const model::PageFormat& format, const RunOptions& options)
       : model_(model),
         format_(format),
+        options_(options),
         wall_time_(options.wall_time || model.expert_store() != nullptr),  // waiting for experts counts
-        threads_(options.threads),
-        random_(options.seed) {}
+        codes_(model.config().text),
+        has_codes_(has_codes(model, codes_)) {
+    if (options.routing == Routing::kZipf && !has_codes_)
+      fail("--routing zipf", "is for models whose routing is known; puna bench make writes one");
+  }
 
   /// Seconds of wall time for the case, once.
-  double seconds(const Case& what) { return what.kind == Case::Kind::kPrompt ? prompt(what) : decode(what); }
+  double seconds(const Case& what) {
+    hit_ = 0;
+    return what.kind == Case::Kind::kPrompt ? prompt(what) : decode(what);
+  }
 
   /// Forward passes in it.
-  static double steps(const Case& what) {
-    return what.kind == Case::Kind::kPrompt ? 1 : static_cast<double>(kStepsOfRound);
+  double steps(const Case& what) const {
+    return static_cast<double>(what.kind == Case::Kind::kPrompt ? 1 : options_.steps);
+  }
+
+  /// Distinct experts of a layer in a step of the last case; absent where the model's routing is not known.
+  std::optional<double> experts_hit() const { return has_codes_ ? std::optional(hit_) : std::nullopt; }
+
+  std::string routing() const {
+    if (options_.routing == Routing::kZipf)
+      return fmt::format("Zipf, exponent 1, over the experts of a layer; 3 of 4 tokens in runs of {} share theirs",
+                         TokenStream::kRun);
+    return has_codes_ ? "uniform" : "that of random tokens";
   }
 
  private:
-  at::Tensor random_tokens(int64_t count) {
-    at::Tensor tokens = at::empty({count}, at::kLong);
-    std::uniform_int_distribution<int64_t> pick(0, model_.config().text.vocab_size - 1);
-    for (int64_t i = 0; i < count; ++i) tokens.data_ptr<int64_t>()[i] = pick(random_);
+  /// The next token of each sequence; for a prompt the next `count` of the first.
+  at::Tensor tokens(int64_t sequences, int64_t count) {
+    while (std::ssize(streams_) < sequences)
+      streams_.emplace_back(codes_, options_.routing, options_.seed * 1000 + streams_.size());
+    const at::Tensor tokens = at::empty({sequences * count}, at::kLong);
+    int64_t* out = tokens.mutable_data_ptr<int64_t>();
+    for (int64_t i = 0; i < sequences * count; ++i) out[i] = streams_[static_cast<size_t>(i / count)].next();
     return tokens;
   }
 
+  void count_experts(const at::Tensor& tokens, double steps) {
+    hit_ += codes_.experts_hit({tokens.const_data_ptr<int64_t>(), static_cast<size_t>(tokens.numel())}) / steps;
+  }
+
   double timed(const std::function<void()>& work) const {
-    return wall_time_ ? wall_seconds_of(work) : seconds_of(threads_, work);
+    return wall_time_ ? wall_seconds_of(work) : seconds_of(options_.threads, work);
   }
 
   double prompt(const Case& what) {
     const arch::TextConfig& config = model_.config().text;
     Sequences sequences(config, format_, 1, 0, what.length);
-    const at::Tensor tokens = random_tokens(what.length);
+    const at::Tensor tokens = this->tokens(1, what.length);
+    count_experts(tokens, 1);
     return timed([&] {
       for (int64_t done = 0, count = 0; done < what.length; done += count) {
         count = std::min(kPieceTokens, what.length - done);
@@ -131,12 +157,14 @@ class Runner {
 
   double decode(const Case& what) {
     const arch::TextConfig& config = model_.config().text;
-    Sequences sequences(config, format_, what.batch, what.length, what.length + kStepsOfRound);
+    Sequences sequences(config, format_, what.batch, what.length, what.length + options_.steps);
     sequences.fill(config, what.batch, what.length);
     double total = 0;
-    for (int64_t step = 0; step < kStepsOfRound; ++step) {
+    for (int64_t step = 0; step < options_.steps; ++step) {
+      stop_if_interrupted(options_.interrupt);
       model::Batch batch;
-      batch.tokens = random_tokens(what.batch);
+      batch.tokens = tokens(what.batch, 1);
+      count_experts(batch.tokens, steps(what));
       batch.sequence_begin.resize(static_cast<size_t>(what.batch) + 1);
       std::iota(batch.sequence_begin.begin(), batch.sequence_begin.end(), 0);
       batch.first_position.assign(static_cast<size_t>(what.batch), what.length + step);
@@ -144,15 +172,46 @@ class Runner {
       for (int64_t i = 0; i < what.batch; ++i) batch.tables.push_back(sequences.table(i, what.length + step));
       total += timed([&] { model_.forward(batch); });
     }
-    return total / static_cast<double>(kStepsOfRound);
+    return total / steps(what);
   }
 
   const model::Model& model_;
   model::PageFormat format_;
+  const RunOptions& options_;
   bool wall_time_;
-  int64_t threads_;
-  std::mt19937_64 random_;
+  RoutingCodes codes_;
+  bool has_codes_;
+  std::vector<TokenStream> streams_;  // of the sequences, which go on from case to case
+  double hit_ = 0;
 };
+
+/// Adds what the store did between two looks at it, as shares of `steps`.
+void add_use(std::optional<DiskUse>& sum, const experts::StoreStatistics& before, const experts::StoreStatistics& after,
+             double steps) {
+  DiskUse& use = sum ? *sum : sum.emplace();
+  const auto part = [&](auto field) { return static_cast<double>(after.*field - before.*field) / steps; };
+  using Statistics = experts::StoreStatistics;
+  const double ahead = part(&Statistics::useful_prefetches);
+  use.uses += part(&Statistics::uses);
+  use.in_memory += part(&Statistics::hits) - ahead;
+  use.read_ahead += ahead;
+  use.read_bytes += part(&Statistics::bytes_read);
+  use.missed_bytes += part(&Statistics::bytes_missed);
+  use.stall_seconds += part(&Statistics::stall_seconds);
+}
+
+/// What the rounds of a run add to one another.
+struct Measured {
+  std::vector<double> bandwidths, int8, bf16, disk;
+  std::vector<std::vector<double>> rates, fractions;  // [cases]
+  std::vector<double> hit;                            // [cases] sums of experts
+
+  explicit Measured(size_t cases) : rates(cases), fractions(cases), hit(cases) {}
+};
+
+experts::StoreStatistics statistics_of(const model::Model& model) {
+  return model.expert_store() ? model.expert_store()->statistics() : experts::StoreStatistics();
+}
 
 }  // namespace
 
@@ -160,41 +219,50 @@ RunResult run_cases(const model::Model& model, const model::PageFormat& format, 
   const at::InferenceMode inference;
   const ModelWork work = work_of(model, format);
   const ReadProbe probe;
+  const bool streamed = model.expert_store() != nullptr;
   Runner runner(model, format, options);
-  std::vector<double> bandwidths, int8, bf16;
-  std::vector<std::vector<double>> rates(options.cases.size()), fractions(options.cases.size());
+  Measured all(options.cases.size());
   RunResult result;
+  result.routing = runner.routing();
   result.integer = work.integer;
   for (const Case& what : options.cases) result.cases.push_back({.what = what, .work = work_of(work, what)});
-  const auto disk_bytes = [&] { return model.expert_store() ? model.expert_store()->statistics().bytes_read : 0; };
 
   Progress progress("Measuring", (options.rounds + 1) * std::ssize(options.cases));
   for (int64_t round = -1; round < options.rounds; ++round) {
     if (options.before_round) options.before_round();
+    if (!options.disk_file.empty() && (round < 0) != streamed)
+      all.disk.push_back(disk_bandwidth(options.disk_file, kDiskBytes));
     for (size_t i = 0; i < options.cases.size(); ++i) {
       stop_if_interrupted(options.interrupt);
       const Case& what = options.cases[i];
       const double bandwidth = probe.measure(options.threads), peak = int8_peak(options.threads),
                    products = bf16_product_rate();
-      const int64_t before = disk_bytes();
+      const experts::StoreStatistics before = statistics_of(model);
       const double seconds = runner.seconds(what);
-      const double read = static_cast<double>(disk_bytes() - before) / runner.steps(what);
+      const experts::StoreStatistics after = statistics_of(model);
       progress.add(1);
       if (round < 0) continue;
-      bandwidths.push_back(bandwidth), int8.push_back(peak), bf16.push_back(products);
-      const Limits limits = {bandwidth, work.integer ? peak : products};
+      all.bandwidths.push_back(bandwidth), all.int8.push_back(peak), all.bf16.push_back(products);
       CaseResult& one = result.cases[i];
-      one.disk_bytes += read / static_cast<double>(options.rounds);
-      double bound = bound_seconds(one.work, limits, &one.bound);
-      if (options.disk_bandwidth > 0 && read / options.disk_bandwidth > bound)
-        bound = read / options.disk_bandwidth, one.bound = "disk";
-      rates[i].push_back(static_cast<double>(what.tokens()) / seconds);
-      fractions[i].push_back(bound / seconds);
+      const Work done = work_of(work, what, runner.experts_hit());
+      all.hit[i] += done.experts_hit;
+      double bound = bound_seconds(done, {bandwidth, work.integer ? peak : products}, &one.bound);
+      if (streamed) add_use(one.disk, before, after, runner.steps(what) * static_cast<double>(options.rounds));
+      const auto missed = static_cast<double>(after.bytes_missed - before.bytes_missed) / runner.steps(what);
+      const double rate = streamed && !all.disk.empty() ? all.disk.back() : 0;
+      if (rate > 0 && missed / rate > bound) bound = missed / rate, one.bound = "disk";
+      all.rates[i].push_back(static_cast<double>(what.tokens()) / seconds);
+      all.fractions[i].push_back(bound / seconds);
     }
   }
-  result.read_bandwidth = Spread(bandwidths), result.int8_peak = Spread(int8), result.bf16_products = Spread(bf16);
-  for (size_t i = 0; i < options.cases.size(); ++i)
-    result.cases[i].tokens_per_second = Spread(rates[i]), result.cases[i].fraction = Spread(fractions[i]);
+  result.read_bandwidth = Spread(all.bandwidths), result.int8_peak = Spread(all.int8);
+  result.bf16_products = Spread(all.bf16);
+  if (!all.disk.empty()) result.disk = Spread(all.disk);
+  for (size_t i = 0; i < options.cases.size(); ++i) {
+    CaseResult& one = result.cases[i];
+    one.work = work_of(work, one.what, all.hit[i] / static_cast<double>(options.rounds));
+    one.tokens_per_second = Spread(all.rates[i]), one.fraction = Spread(all.fractions[i]);
+  }
   return result;
 }
 

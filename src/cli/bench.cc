@@ -14,6 +14,7 @@
 #include "bench/machine.h"
 #include "bench/random_model.h"
 #include "bench/run.h"
+#include "cli/bench_load.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -24,18 +25,18 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t kDiskBytes = int64_t{1} << 30;  // read for a measurement
-
 struct MakeFlags {
   std::string preset = "scout", weights = "int4", out;
   int64_t layers = 0;
   uint64_t seed = 0;
+  bool packed = false;
 };
 
 struct RunFlags {
   ModelOptions model;
   std::vector<int64_t> prompts = {512}, depths = {0}, batches = {1};
-  int64_t rounds = 5;
+  int64_t rounds = 5, steps = 3;
+  std::string routing = "uniform";
   uint64_t seed = 0;
   bool json = false, int8_cache = false, wait = false;
 };
@@ -67,9 +68,12 @@ quant::Rules rules_of(const std::string& weights) {
 void run_make(const MakeFlags& flags) {
   if (flags.out.empty()) throw UsageError("--out", "is missing; give the directory to write with --out DIR");
   const InterruptGuard interrupt;
+  engine::set_threads(0);
   bench::write_random_model(flags.out, {.config = config_of(flags),
                                         .rules = rules_of(flags.weights),
                                         .seed = flags.seed,
+                                        .packed = flags.packed,
+                                        .threads = at::get_num_threads(),
                                         .interrupt = &interrupt.flag()});
   int64_t bytes = 0;
   for (const auto& entry : fs::directory_iterator(flags.out)) bytes += static_cast<int64_t>(entry.file_size());
@@ -88,37 +92,47 @@ std::vector<bench::Case> cases_of(const RunFlags& flags) {
   return cases;
 }
 
-int64_t most_cached_tokens(const std::vector<bench::Case>& cases) {
+int64_t most_cached_tokens(const std::vector<bench::Case>& cases, int64_t steps) {
   int64_t most = 0;
-  for (const bench::Case& what : cases) most = std::max(most, (what.length + 8) * what.batch);
+  for (const bench::Case& what : cases) most = std::max(most, (what.length + steps) * what.batch);
   return most;
 }
 
 /// The largest file of the model, for the disk's rate.
-std::optional<double> disk_rate(const fs::path& model) {
-  if (!fs::is_directory(model)) return bench::disk_bandwidth(model, kDiskBytes);
+fs::path largest_file(const fs::path& model) {
+  if (!fs::is_directory(model)) return model;
   fs::path largest;
   uintmax_t bytes = 0;
   for (const auto& entry : fs::directory_iterator(model))
     if (entry.is_regular_file() && entry.file_size() > bytes) largest = entry.path(), bytes = entry.file_size();
-  return largest.empty() ? std::nullopt : std::optional(bench::disk_bandwidth(largest, kDiskBytes));
+  return largest;
 }
 
 Json spread_json(const bench::Spread& spread) {
   return {{"min", spread.low}, {"median", spread.middle}, {"max", spread.high}};
 }
 
-Json result_json(const bench::RunResult& result, const std::string& model, std::optional<double> disk, int threads,
+Json disk_json(const bench::DiskUse& use) {
+  return {{"uses", use.uses},
+          {"in_memory", use.in_memory},
+          {"read_ahead", use.read_ahead},
+          {"read_bytes", use.read_bytes},
+          {"missed_bytes", use.missed_bytes},
+          {"stall_seconds", use.stall_seconds}};
+}
+
+Json result_json(const bench::RunResult& result, const std::string& model, int threads,
                  const std::optional<experts::StoreStatistics>& experts) {
   Json json = {{"model", model},
                {"threads", threads},
+               {"routing", result.routing},
                {"read_bytes_per_second", spread_json(result.read_bandwidth)},
                {"int8_operations_per_second", spread_json(result.int8_peak)},
                {"bf16_operations_per_second", spread_json(result.bf16_products)},
-               {"disk_bytes_per_second", disk ? Json(*disk) : Json(nullptr)},
+               {"disk_bytes_per_second", result.disk ? spread_json(*result.disk) : Json(nullptr)},
                {"cases", Json::array()}};
   if (experts) json["experts"] = experts->json();
-  for (const bench::CaseResult& one : result.cases)
+  for (const bench::CaseResult& one : result.cases) {
     json["cases"].push_back({{"name", one.what.name()},
                              {"kind", one.what.kind == bench::Case::Kind::kPrompt ? "prompt" : "decode"},
                              {"length", one.what.length},
@@ -126,14 +140,28 @@ Json result_json(const bench::RunResult& result, const std::string& model, std::
                              {"bytes", one.work.bytes},
                              {"operations", one.work.operations},
                              {"experts_hit", one.work.experts_hit},
-                             {"disk_bytes", one.disk_bytes},
                              {"bound", one.bound},
                              {"tokens_per_second", spread_json(one.tokens_per_second)},
                              {"fraction_of_bound", spread_json(one.fraction)}});
+    if (one.disk) json["cases"].back()["disk"] = disk_json(*one.disk);
+  }
   return json;
 }
 
-std::string result_text(const bench::RunResult& result, std::optional<double> disk, int threads,
+std::string disk_text(const bench::RunResult& result) {
+  std::string text = fmt::format("\n{:<18} {:>9} {:>9} {:>10}  {:>9} {:>9} {:>9}\n", "experts of a step", "uses",
+                                 "in memory", "read ahead", "missed GB", "read GB", "waited s");
+  for (const bench::CaseResult& one : result.cases) {
+    if (!one.disk) continue;
+    const bench::DiskUse& use = *one.disk;
+    text += fmt::format("{:<18} {:>9.1f} {:>9.3f} {:>10.3f}  {:>9.3f} {:>9.3f} {:>9.3f}\n", one.what.name(), use.uses,
+                        use.in_memory / use.uses, use.read_ahead / use.uses, use.missed_bytes / 1e9,
+                        use.read_bytes / 1e9, use.stall_seconds);
+  }
+  return text;
+}
+
+std::string result_text(const bench::RunResult& result, int threads,
                         const std::optional<experts::StoreStatistics>& experts) {
   const auto line = [](const char* what, const bench::Spread& s, double unit, const char* name) {
     return fmt::format("{:<34} {:>9.1f} {:>9.1f} {:>9.1f}  {}\n", what, s.low / unit, s.middle / unit, s.high / unit,
@@ -144,8 +172,8 @@ std::string result_text(const bench::RunResult& result, std::optional<double> di
   text += line("reading memory", result.read_bandwidth, 1e9, "GB/s");
   text += line("INT8 dots", result.int8_peak, 1e9, "GOP/s");
   text += line("BF16 products of LibTorch", result.bf16_products, 1e9, "GOP/s");
-  if (disk && *disk > 0)
-    text += fmt::format("{:<34} {:>9} {:>9.1f} {:>9}  GB/s\n", "reading the file, no page cache", "", *disk / 1e9, "");
+  if (result.disk && result.disk->low > 0) text += line("reading the file, no page cache", *result.disk, 1e9, "GB/s");
+  text += fmt::format("routing: {}\n", result.routing);
   text += fmt::format("\n{:<18} {:>9} {:>9} {:>9}  {:>8} {:>8}  {:<10} {:>17}\n", "tokens/s", "min", "median", "max",
                       "GB", "GOP", "bound", "fraction of it");
   for (const bench::CaseResult& one : result.cases)
@@ -153,14 +181,16 @@ std::string result_text(const bench::RunResult& result, std::optional<double> di
                         one.what.name(), one.tokens_per_second.low, one.tokens_per_second.middle,
                         one.tokens_per_second.high, one.work.bytes / 1e9, one.work.operations / 1e9, one.bound,
                         one.fraction.middle, one.fraction.low, one.fraction.high);
-  if (experts) text += "\n" + experts->text() + "\n";
-  return text +
-         fmt::format(
-             "\nGB: weights read once, of the experts those that uniform routing hits, keys and values. Its bound is "
-             "GB / "
-             "reading memory;\nof a model with experts on disk also what it read / reading the file.\nGOP: 2 per "
-             "weight and token, 4 per query, key and head width. Its bound is GOP / {}.\n",
-             result.integer ? "INT8 dots" : "BF16 products");
+  if (experts) text += disk_text(result) + "\nin all, " + experts->text() + "\n";
+  text += fmt::format(
+      "\nGB: weights read once, of the experts those that the tokens are routed to, keys and values. Its bound is GB / "
+      "reading memory.\nGOP: 2 per weight and token, 4 per query, key and head width. Its bound is GOP / {}.\n",
+      result.integer ? "INT8 dots" : "BF16 products");
+  if (experts)
+    text +=
+        "A bound by the disk is missed GB / reading the file. missed: experts that were used and not in memory, each "
+        "once in\na step, or in a piece of 2,048 tokens of a prompt; read: with those that were read ahead in vain.\n";
+  return text;
 }
 
 /// For whoever measures programs in turn. At the end of input the rest runs without waiting.
@@ -176,23 +206,24 @@ void run_run(const RunFlags& flags) {
   const std::string model = model_or_shipped(flags.model);
   ModelOptions options = flags.model;
   options.model = model;
-  const engine::LoadedModel loaded = load(options, most_cached_tokens(cases), /*need_tokenizer=*/false);
+  const engine::LoadedModel loaded = load(options, most_cached_tokens(cases, flags.steps), /*need_tokenizer=*/false);
   const int threads = at::get_num_threads();
-  const std::optional<double> disk = disk_rate(model);
   const bench::RunResult result =
       bench::run_cases(*loaded.model, model::PageFormat::of(loaded.dtype, at::kCPU, flags.int8_cache),
                        {.cases = cases,
                         .rounds = flags.rounds,
+                        .steps = flags.steps,
                         .threads = threads,
+                        .routing = flags.routing == "zipf" ? bench::Routing::kZipf : bench::Routing::kUniform,
                         .seed = flags.seed,
-                        .disk_bandwidth = loaded.model->expert_store() ? disk.value_or(0) : 0,
+                        .disk_file = largest_file(model),
                         .before_round = flags.wait ? wait_for_line : std::function<void()>(),
                         .wall_time = flags.wait,
                         .interrupt = &interrupt.flag()});
   const experts::ExpertStore* store = loaded.model->expert_store();
   const auto experts = store ? std::optional(store->statistics()) : std::nullopt;
-  if (flags.json) return print_now(result_json(result, model, disk, threads, experts).dump(2) + "\n");
-  print_now(result_text(result, disk, threads, experts));
+  if (flags.json) return print_now(result_json(result, model, threads, experts).dump(2) + "\n");
+  print_now(result_text(result, threads, experts));
 }
 
 struct ExplainFlags {
@@ -233,7 +264,11 @@ void add_make(CLI::App& parent) {
       ->capture_default_str();
   command->add_option("--out", flags->out, "Directory to write")->type_name("DIR");
   command->add_option("--seed", flags->seed, "Of the weights")->capture_default_str();
-  command->footer("Example:\n  puna bench make --preset scout --layers 4 --weights int4 --out scout4");
+  command->add_flag("--packed", flags->packed, "As puna pack would write it, directly: int4, int8, mixed");
+  command->footer(
+      "Embedding and routers hold codes, so that the tokens decide which experts are used.\n"
+      "Example:\n  puna bench make --preset scout --layers 4 --weights int4 --out scout4\n"
+      "  puna bench make --preset scout --weights int4 --packed --out scout-packed");
   command->callback([flags] { run_make(*flags); });
 }
 
@@ -254,14 +289,23 @@ void add_run(CLI::App& parent) {
   command->add_option("--rounds", flags->rounds, "Measurements of each case")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  command->add_option("--seed", flags->seed, "Of the random tokens")->capture_default_str();
+  command->add_option("--steps", flags->steps, "Tokens that a sequence decodes in a measurement")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  command
+      ->add_option("--routing", flags->routing,
+                   "uniform; zipf: some experts often, in runs of 16 tokens (models of puna bench make)")
+      ->check(CLI::IsMember({"uniform", "zipf"}))
+      ->capture_default_str();
+  command->add_option("--seed", flags->seed, "Of the tokens")->capture_default_str();
   command->add_flag("--int8-cache", flags->int8_cache, "Keys and values in INT8");
   command->add_flag("--wait", flags->wait, "Before each round print \"ready\" and wait for a line of standard input");
   command->add_flag("--json", flags->json, "Print JSON");
   command->footer(
-      "The limits of the machine are measured before each case, in turn. Tokens are random, so that routing is nearly "
-      "uniform.\n"
-      "Example:\n  puna bench run --model scout4 --prompt 512,2048 --batch 1,8,32 --depth 0,4096");
+      "The limits of the machine are measured before each case, in turn; the disk in each round, where experts stay on "
+      "it.\nWith --memory a cache of experts takes tokens to settle: give more --steps.\n"
+      "Examples:\n  puna bench run --model scout4 --prompt 512,2048 --batch 1,8,32 --depth 0,4096\n"
+      "  puna bench run --model scout-packed --memory 16GB --prompt 0 --steps 40 --routing zipf");
   command->callback([flags] { run_run(*flags); });
 }
 
@@ -282,6 +326,7 @@ void add_bench(CLI::App& app) {
   command->require_subcommand(1);
   add_make(*command);
   add_run(*command);
+  add_bench_load(*command);
   add_explain(*command);
 }
 

@@ -22,6 +22,7 @@ Json StoreStatistics::json() const {
           {"hits", hits},
           {"hit_rate", hit_rate()},
           {"bytes_read", bytes_read},
+          {"bytes_missed", bytes_missed},
           {"prefetches", prefetches},
           {"useful_prefetches", useful_prefetches},
           {"predicted", predicted},
@@ -185,13 +186,15 @@ void ExpertStore::visit(int layer, std::span<const Need> needs, const Use& use) 
   };
   for (const Need& need : needs) {
     const int index = need.expert, at = expert(layer, index).slot;
+    const int64_t bytes = layout_.blocks[static_cast<size_t>(layer)][static_cast<size_t>(index)].bytes;
     if (at < 0) {
+      statistics_.bytes_missed += bytes;
       missing.push_back(index);
       continue;
     }
     Slot& slot = slots_[static_cast<size_t>(at)];
     ++statistics_.hits;
-    statistics_.useful_prefetches += slot.guess ? 1 : 0;
+    if (slot.guess) ++statistics_.useful_prefetches, statistics_.bytes_missed += bytes;
     slot.guess = false;
     slot.pinned = true;
     if (slot.ticket == 0) {

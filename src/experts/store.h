@@ -31,6 +31,7 @@ struct StoreLayout {
 struct StoreStatistics {
   int64_t uses = 0, hits = 0;  // hits: there, or on their way, when asked for
   int64_t bytes_read = 0;
+  int64_t bytes_missed = 0;  // of these, what a visit needed and had to be read: the rest are guesses that were wrong
   int64_t prefetches = 0, useful_prefetches = 0;  // read ahead; of these used before they were given up
   int64_t predicted = 0, predicted_right = 0;     // experts named by prefetch(); of these in the layer's next visit
   double stall_seconds = 0;                       // waiting with nothing left to compute
