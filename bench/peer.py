@@ -1,12 +1,13 @@
 """Prompt and decode speed of Puna and of llama.cpp on the same weights, in turn, in one table.
 
     ./puna bench make --preset scout --layers 4 --weights int4 --out scout4
-    ./puna bench peer --model scout4 [--prompt 512,2048] [--batch 1,8,32] [--depth 0,4096] [--threads 2] [--rounds 5]
+    ./puna bench peer --model scout4 [--prompt 512,2048] [--batch 1,8,32] [--depth 0,4096] [--threads 2] [--rounds 5] [--routing zipf]
 
 llama.cpp comes with the package llama-cpp-python, which is compiled for this machine once (half an hour) unless --library
 names a folder with a libllama of the same version. It runs the weights as GGUF, written beside the model, with and without
 repacking them; both caches hold BF16 or FP16. All programs stay alive and each round measures one after the other, so
-that a change of load hits them alike. Tokens are random, so that routing is nearly uniform. Wall time.
+that a change of load hits them alike. Tokens are random and decide the routing: uniform, or skewed as puna bench run has it,
+the codes of it being in the weights. Wall time.
 """
 import argparse
 import ctypes
@@ -43,16 +44,43 @@ def import_llama(library):
     return importlib.import_module("llama_cpp")
 
 
+class Tokens:
+    """Tokens of one sequence: any, or with digits to the base of the experts that follow src/bench/routing.h."""
+    RUN, TAKES_RUN = 16, 0.75
+
+    def __init__(self, config, routing, seed):
+        text = config.get("text_config", config)
+        self.vocabulary, self.experts, self.routing = text["vocab_size"], text["num_local_experts"], routing
+        self.random = random.Random(seed)
+        self.groups = 0
+        while self.groups < max(1, text["hidden_size"] // 1024) and self.experts ** (self.groups + 1) <= self.vocabulary:
+            self.groups += 1
+        self.weights = [1 / (digit + 1) for digit in range(self.experts)]
+        self.run, self.left = self.digits(), 1 + self.random.randrange(self.RUN)
+
+    def digits(self):
+        return self.random.choices(range(self.experts), self.weights, k=self.groups)
+
+    def next(self):
+        if self.routing == "uniform":
+            return self.random.randrange(self.vocabulary)
+        if self.left == 0:
+            self.run, self.left = self.digits(), self.RUN
+        self.left -= 1
+        digits = [own if self.random.random() < self.TAKES_RUN else new for own, new in zip(self.run, self.digits())]
+        token, step = sum(digit * self.experts ** g for g, digit in enumerate(digits)), self.experts ** self.groups
+        return token + self.random.randrange((self.vocabulary - 1 - token) // step + 1) * step
+
+
 class Llama:
-    def __init__(self, lib, path, repack, threads, cases):
-        self.lib, self.random = lib, random.Random(1)
+    def __init__(self, lib, path, repack, threads, cases, tokens):
+        self.lib, self.tokens = lib, tokens
         parameters = lib.llama_model_default_params()
         parameters.n_gpu_layers = 0
         parameters.use_extra_bufts = repack
         self.model = lib.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             sys.exit(f"llama.cpp cannot load {path}")
-        self.vocabulary = lib.llama_vocab_n_tokens(lib.llama_model_get_vocab(self.model))
         parameters = lib.llama_context_default_params()
         parameters.n_ctx = max((length + STEPS + 1) * batch + 64 for kind, length, batch in cases)
         parameters.n_batch, parameters.n_ubatch = PIECE, UBATCH
@@ -68,7 +96,7 @@ class Llama:
     def decode(self, rows):
         """rows: (sequence, position, whether its logits are wanted)"""
         for i, (sequence, position, wanted) in enumerate(rows):
-            self.batch.token[i] = self.random.randrange(self.vocabulary)
+            self.batch.token[i] = self.tokens[sequence].next()
             self.batch.pos[i] = position
             self.batch.n_seq_id[i] = 1
             self.batch.seq_id[i][0] = sequence
@@ -102,7 +130,7 @@ class Puna:
     def __init__(self, args):
         command = [PUNA, "bench", "run", "--model", args.model,
                    "--prompt", args.prompt, "--batch", args.batch, "--depth", args.depth, "--threads", args.threads,
-                   "--rounds", args.rounds, "--wait", "--json"]
+                   "--rounds", args.rounds, "--routing", args.routing, "--wait", "--json"]
         self.process = subprocess.Popen([str(c) for c in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.wait()
 
@@ -150,6 +178,7 @@ def main():
     parser.add_argument("--depth", default="0")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--routing", default="uniform", choices=["uniform", "zipf"])
     parser.add_argument("--repack", default="both", choices=["both", "on", "off"])
     parser.add_argument("--library", help="folder with libllama.so and the libggml that it needs")
     parser.add_argument("--json", action="store_true")
@@ -163,7 +192,10 @@ def main():
     lib.llama_log_set(quiet, ctypes.c_void_p(0))
     lib.llama_backend_init()
     repacks = {"both": [True, False], "on": [True], "off": [False]}[args.repack]
-    peers = {f"llama.cpp {'repacked' if r else 'as stored'}": Llama(lib, path, r, args.threads, cases) for r in repacks}
+    config = json.loads((Path(args.model) / "config.json").read_text())
+    tokens = lambda: [Tokens(config, args.routing, seed) for seed in range(max(batch for kind, length, batch in cases))]
+    peers = {f"llama.cpp {'repacked' if r else 'as stored'}": Llama(lib, path, r, args.threads, cases, tokens())
+             for r in repacks}
     puna = Puna(args)
     seconds = {(name, case): [] for name in peers for case in cases}
     for round in range(-1, args.rounds):  # the first is not counted
@@ -186,13 +218,15 @@ def main():
         rows.append(row)
     if args.json:
         print(json.dumps({"model": args.model, "gguf": str(path), "threads": args.threads, "cases": rows,
+                          "routing": ours["routing"],
                           "read_bytes_per_second": ours["read_bytes_per_second"],
                           "int8_operations_per_second": ours["int8_operations_per_second"]}, indent=2))
         return
     spread = lambda s: f"{s['min']:8.2f} {s['median']:8.2f} {s['max']:8.2f}"
     print(f"{args.threads} threads, {Path(args.model).name}, {path.name}; reading memory "
           f"{ours['read_bytes_per_second']['median'] / 1e9:.1f} GB/s, INT8 dots "
-          f"{ours['int8_operations_per_second']['median'] / 1e9:.0f} GOP/s (medians of the same run)\n")
+          f"{ours['int8_operations_per_second']['median'] / 1e9:.0f} GOP/s (medians of the same run)\n"
+          f"routing: {ours['routing']}\n")
     print(f"{'tokens/s':18} {'program':22} {'min':>8} {'median':>8} {'max':>8}   {'Puna / it':>9}   of Puna's bound")
     for row in rows:
         print(f"{row['case']:18} {'Puna':22} {spread(row['puna'])}   {'':9}   {row['fraction_of_bound']['median']:.2f}")

@@ -45,7 +45,7 @@ class Weights {
   void write(io::SafetensorsWriter& writer, const quant::PlannedTensor& tensor) {
     if (!tensor.format.quantised()) return write_kept(writer, tensor);
     const bool fp8 = tensor.format.code == quant::Code::kFp8;
-    write_bits(writer, bytes_of(tensor.stored[0]), fp8);
+    write_bits(writer, bytes_of(tensor.stored[0]), tensor.format.code);
     write_constant(writer, bytes_of(tensor.stored[1]), bf16(scale_of(tensor.format.code, tensor.shape[1])));
     size_t next = 2;
     // A zero point of 8 in every 4 bits: the middle, as symmetric formats have it.
@@ -58,13 +58,14 @@ class Weights {
     write_pieces(writer, bytes_of(tensor.stored[0]), [&](std::span<uint16_t> piece) { values.next(piece); });
   }
 
-  void write_bits(io::SafetensorsWriter& writer, int64_t bytes, bool fp8) {
+  void write_bits(io::SafetensorsWriter& writer, int64_t bytes, quant::Code code) {
     write_pieces(writer, bytes, [&](std::span<uint16_t> piece) {
       for (size_t i = 0; i < piece.size();) {
         uint64_t bits = random_();
+        if (code != quant::Code::kFp8) bits = without_least(bits, code == quant::Code::kInt4 ? 4 : 8);
         for (int j = 0; j < 4 && i < piece.size(); ++j, bits >>= 16) piece[i++] = static_cast<uint16_t>(bits);
       }
-      if (!fp8) return;
+      if (code != quant::Code::kFp8) return;
       for (std::byte& byte : std::as_writable_bytes(piece))  // 0x7f and 0xff are no numbers
         if ((byte & std::byte{0x7f}) == std::byte{0x7f}) byte ^= std::byte{1};
     });

@@ -20,11 +20,11 @@ struct RandomModelOptions {
   const std::atomic<bool>* interrupt = nullptr;
 };
 
-/// Writes config.json and the weights to `out`, a directory that is empty or not there. Quantised values are uniform
-/// over all that their bits can say, with one scale per matrix, so that every product keeps the deviation of its input;
-/// kept matrices are normal with the same deviation, norms are 1. Embedding and routers hold routing codes (routing.h).
-/// No tokenizer is written. A file is whole or absent; config.json comes last. Throws Error when `out` has something in
-/// it or the disk has no room, and for a packed model in formats that cannot be packed.
+/// Writes config.json and the weights to `out`, a directory that is empty or not there. Quantised values are nearly
+/// uniform over what their bits can say, with mean 0 and one scale per matrix, so that every product keeps the
+/// deviation of its input; kept matrices are normal with the same deviation, norms are 1. Embedding and routers hold
+/// routing codes (routing.h). No tokenizer is written. A file is whole or absent; config.json comes last. Throws Error
+/// when `out` has something in it or the disk has no room, and for a packed model in formats that cannot be packed.
 void write_random_model(const std::filesystem::path& out, const RandomModelOptions& options);
 
 }  // namespace puna::bench

@@ -46,8 +46,8 @@ void RandomSource::read_integers(const arch::ParamRow& row, int64_t matrix, int6
   std::mt19937_64 random(seed_of(row, matrix, begin));
   const int64_t count = (end - begin) * shape.k;
   for (int64_t i = 0; i < count;) {
-    uint64_t bits = random();
-    for (int j = 0; j < (four ? 16 : 8) && i < count; ++j, bits >>= four ? 4 : 8)
+    uint64_t bits = without_least(random(), shape.format.bits);
+    for (int j = 0; j < 64 / shape.format.bits && i < count; ++j, bits >>= shape.format.bits)
       out.q[i++] = static_cast<int8_t>(four ? static_cast<int>(bits & 15) - 8 : static_cast<int>(bits & 255) - 128);
   }
   const int64_t groups = (end - begin) * (shape.format.channel_scales ? 1 : kernels::packed_layout(shape).blocks);

@@ -10,21 +10,23 @@ namespace {
 
 constexpr double kNoise = 0.2;  // of an embedding's variance
 
-/// Of values that are uniform over the format's bits, or of random FP8 bits.
+/// Of integers from -most to most, each once of 2 * most + 2 times, 0 twice.
+double deviation_to(double most) { return std::sqrt(most * (most + 1) * (2 * most + 1) / 3 / (2 * most + 2)); }
+
 double deviation_of(quant::Code code) {
   switch (code) {
     case quant::Code::kInt4:
-      return std::sqrt((16.0 * 16 - 1) / 12);
+      return deviation_to(7);
     case quant::Code::kInt8:
-      return std::sqrt((256.0 * 256 - 1) / 12);
-    default: {  // E4M3: each sign and each of the 127 finite magnitudes alike
+      return deviation_to(127);
+    default: {  // E4M3: each sign and magnitude alike, the largest for what is no number too
       double sum = 0;
-      for (int bits = 0; bits < 127; ++bits) {
-        const int exponent = bits >> 3, mantissa = bits & 7;
+      for (int bits = 0; bits < 128; ++bits) {
+        const int exponent = std::min(bits, 126) >> 3, mantissa = std::min(bits, 126) & 7;
         const double value = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
         sum += value * value;
       }
-      return std::sqrt(sum / 127);
+      return std::sqrt(sum / 128);
     }
   }
 }
@@ -39,6 +41,13 @@ int64_t inputs_of(const arch::ParamRow& row) {
 uint16_t bf16(double value) {
   const auto bits = std::bit_cast<uint32_t>(static_cast<float>(value));
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+uint64_t without_least(uint64_t random, int bits) {
+  uint64_t any = random;  // in the lowest bit of each: whether it is not 0
+  for (int shift = bits / 2; shift > 0; shift /= 2) any |= any >> shift;
+  const uint64_t lowest = bits == 4 ? 0x1111111111111111U : 0x0101010101010101U;
+  return random | (~any & lowest) << (bits - 1);
 }
 
 double scale_of(quant::Code code, int64_t in) { return 1 / (deviation_of(code) * std::sqrt(static_cast<double>(in))); }

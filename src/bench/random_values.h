@@ -14,8 +14,12 @@ namespace puna::bench {
 
 uint16_t bf16(double value);
 
-/// Of quantised values that are uniform over all that their bits can say, so that a matrix of `in` inputs keeps the
-/// deviation of its input.
+/// Random bits of integers stored as q + 2^(bits - 1), the least of which, whose opposite there is not, become 0: their
+/// mean would be the same in every output, and grow from layer to layer until all tokens look alike.
+uint64_t without_least(uint64_t random, int bits);
+
+/// Of quantised values of such bits, or of random FP8 bits, so that a matrix of `in` inputs keeps the deviation of its
+/// input.
 double scale_of(quant::Code code, int64_t in);
 
 /// A row that is kept, as BF16, in order: norms are 1, routers are codes, an embedding is codes and a fifth (of its

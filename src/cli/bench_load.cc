@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <ctime>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,7 +17,6 @@
 #include "cli/options.h"
 #include "cli/terminal.h"
 #include "engine/generate.h"
-#include "io/file.h"
 
 namespace puna::cli {
 namespace {
@@ -79,7 +79,8 @@ Times in_child(const ModelOptions& options) {
 /// Seconds since this process was made, to a hundredth.
 double seconds_since_start() {
   constexpr int kStartTime = 20;  // fields after the name, which ends with the last ")"
-  const std::string stat = io::read_file("/proc/self/stat", 1 << 16);
+  std::string stat;
+  std::getline(std::ifstream("/proc/self/stat"), stat);
   size_t at = stat.rfind(')') + 1;
   for (int field = 0; field < kStartTime - 1; ++field) at = stat.find(' ', at + 1);
   const double started = std::strtod(stat.c_str() + at, nullptr) / static_cast<double>(::sysconf(_SC_CLK_TCK));

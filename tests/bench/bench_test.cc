@@ -57,6 +57,9 @@ TEST(RandomModel, OpensAgainWithWeightsOfTheDeviationThatKeepsItsInput) {
       const double in = static_cast<double>(experts ? row.shape[1] : row.shape.back());
       const double scale = embedding ? 1 / std::sqrt(tiny().text.num_hidden_layers) : std::sqrt(in);
       EXPECT_NEAR(values.std().item<double>() * scale, 1, 0.12) << rules << " " << row.name;
+      // A mean would be in every output, and make all tokens alike after a few layers.
+      const double mean = source->is_quantised(row) ? values.mean().item<double>() : 0;
+      EXPECT_LT(std::abs(mean) * scale, 5 / std::sqrt(values.numel())) << row.name;
     }
   }
 }
@@ -84,7 +87,8 @@ TEST(RandomModel, PackedIsOneFileOfTheSameSizeAndOfValuesOfTheSameDeviation) {
     for (const arch::ParamRow& row : plain->rows()) {
       const ops::Weight &x = a->weights().at(row.name), &y = b->weights().at(row.name);
       ASSERT_EQ(x.packed != nullptr, y.packed != nullptr) << row.name;
-      if (x.packed) EXPECT_EQ(x.packed->num_bytes(), y.packed->num_bytes()) << row.name;
+      if (x.packed == nullptr) continue;
+      EXPECT_EQ(x.packed->num_bytes(), y.packed->num_bytes()) << row.name;
     }
     const at::Tensor rows = at::randn({3, 64});
     const std::string name = "model.layers.1.self_attn.q_proj.weight";
@@ -234,7 +238,8 @@ TEST(Run, SkewedRoutingReachesTheStoreAndIsRefusedWhereItIsNotKnown) {
     load.expert_bytes = expert_bytes;
     return model::Model::load(*source, load);
   };
-  const int64_t block = source->packed(source->rows()[11])->block_bytes;
+  const auto experts = std::ranges::find(source->rows(), arch::ParamKind::kRoutedExperts, &arch::ParamRow::kind);
+  const int64_t block = source->packed(*experts)->block_bytes;
   RunOptions options;
   options.cases = {{Case::Kind::kDecode, 0, 1}, {Case::Kind::kPrompt, 50, 1}};
   options.rounds = 2, options.steps = 100;
