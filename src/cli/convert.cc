@@ -34,18 +34,6 @@ DType dtype_of(const ConvertFlags& flags, const checkpoint::ModelSource& source)
   return flags.dtype == "fp32" ? DType::F32 : flags.dtype == "fp16" ? DType::F16 : DType::BF16;
 }
 
-/// The tokenizer of a GGUF file as the files that lie beside other models.
-void write_tokenizer(const std::string& model, const fs::path& out) {
-  const text::TokenizerTables tokenizer = text::tokenizer_tables(model);
-  std::vector<std::string> tokens, specials;
-  for (size_t i = 0; i < tokenizer.tokens.size(); ++i) {
-    if (!tokenizer.is_special[i] && !specials.empty())
-      fail(model, "token {} follows special ones; such a vocabulary has no tokenizer.json", i);
-    (tokenizer.is_special[i] ? specials : tokens).push_back(tokenizer.tokens[i]);
-  }
-  text::write_tokenizer(out, tokens, specials);
-}
-
 void convert_to_hf(const ConvertFlags& flags, const checkpoint::ModelSource& source, const std::atomic<bool>& stop) {
   const at::ScalarType dtype = *checkpoint::scalar_type(dtype_of(flags, source));
   checkpoint::save_hf(flags.out, source.config(), dtype, [&](const arch::ParamRow& row) {
@@ -53,7 +41,7 @@ void convert_to_hf(const ConvertFlags& flags, const checkpoint::ModelSource& sou
     return source.load(row, dtype);
   });
   if (flags.model.ends_with(".gguf"))
-    write_tokenizer(flags.model, flags.out);
+    text::write_tokenizer(flags.out, text::tokenizer_tables(flags.model), flags.model);
   else
     checkpoint::copy_side_files(directory_of(flags.model), flags.out);
 }

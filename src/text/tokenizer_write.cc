@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/error.h"
 #include "io/base64.h"
 #include "io/file.h"
 #include "text/bpe.h"
@@ -93,6 +94,16 @@ void write_tokenizer(const std::filesystem::path& dir, const std::vector<std::st
   write_json(dir / "tokenizer.json", hf_tokenizer_json(tokens, specials));
   write_json(dir / "tokenizer_config.json", hf_tokenizer_config(std::nullopt));
   io::write_file(dir / "chat_template.jinja", kChatTemplate);
+}
+
+void write_tokenizer(const std::filesystem::path& dir, const TokenizerTables& tokenizer, std::string_view where) {
+  std::vector<std::string> tokens, specials;
+  for (size_t i = 0; i < tokenizer.tokens.size(); ++i) {
+    if (!tokenizer.is_special[i] && !specials.empty())
+      fail(where, "token {} follows special ones; such a vocabulary has no tokenizer.json", i);
+    (tokenizer.is_special[i] ? specials : tokens).push_back(tokenizer.tokens[i]);
+  }
+  write_tokenizer(dir, tokens, specials);
 }
 
 }  // namespace puna::text

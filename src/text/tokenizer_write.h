@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "text/tokenizer_tables.h"
 
 namespace puna::text {
 
@@ -29,5 +30,7 @@ Json hf_tokenizer_config(std::optional<int64_t> max_length);
 /// there.
 void write_tokenizer(const std::filesystem::path& dir, const std::vector<std::string>& tokens,
                      const std::vector<std::string>& specials);
+/// The same of a tokenizer that was read. Throws Error(`where`) when special tokens are not its last ones.
+void write_tokenizer(const std::filesystem::path& dir, const TokenizerTables& tokenizer, std::string_view where);
 
 }  // namespace puna::text

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 from safetensors import safe_open
-from train_support import checkpoints, command, train, write_recipe
+from train_support import PUNA, checkpoints, command, train, write_recipe
 
 KILLS = 30
 
@@ -230,13 +230,32 @@ def test_every_stage_is_checked_before_the_first_step(recipe, tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_changed_model_is_not_gone_on_with(whole, tmp_path):
-    """`from` is read anew on --resume: another config would be another model."""
-    shutil.copytree(whole / "model", tmp_path / "from")
-    recipe, out, config = tmp_path / "small.toml", tmp_path / "run", tmp_path / "from" / "config.json"
+def test_a_run_goes_on_and_is_exported_without_the_model_that_it_began_with(whole, tmp_path):
+    (tmp_path / "own").mkdir()
+    shutil.copytree(whole / "model", tmp_path / "own" / "from")
+    (tmp_path / "own" / "from" / "generation_config.json").write_text('{"temperature": 0.25}')
+    recipe = tmp_path / "own" / "small.toml"
     recipe.write_text('seed = 1\nthreads = 1\nsteps = 4\n[model]\nfrom = "from"\n[checkpoint]\nevery = 2\n'
+                      '[[source]]\nname = "pictures"\ngenerate = "pictures"\ndocuments = 20\n')
+    train(recipe, tmp_path / "all")
+    out = tmp_path / "run"
+    train(recipe, out, "--max-steps", 2)
+    shutil.rmtree(tmp_path / "own" / "from")
+    train(recipe, out, "--resume", "--max-steps", 1)
+    subprocess.run([PUNA, "export", out, "--out", tmp_path / "early"], check=True, capture_output=True)
+    train(recipe, out, "--resume")
+    expect_same_run(out, tmp_path / "all")
+    files = {p.name for p in (tmp_path / "early").iterdir()}
+    assert files == {p.name for p in (out / "model").iterdir()} >= {"tokenizer.json", "chat_template.jinja", "preprocessor_config.json"}
+    assert '"temperature": 0.25' in (tmp_path / "early" / "generation_config.json").read_text()
+
+
+def test_a_copied_config_that_was_changed_is_not_gone_on_with(whole, tmp_path):
+    recipe, out = tmp_path / "small.toml", tmp_path / "run"
+    recipe.write_text(f'seed = 1\nthreads = 1\nsteps = 4\n[model]\nfrom = "{whole / "model"}"\n[checkpoint]\nevery = 2\n'
                       '[[source]]\nname = "sums"\ngenerate = "arithmetic"\ndocuments = 100\n')
     train(recipe, out, "--max-steps", 2)
+    config = out / "from" / "config.json"
     before = config.read_text()
     config.write_text(re.sub(r'("rope_theta": )[0-9.]+', r"\g<1>77.0", before))
     assert config.read_text() != before
