@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <csignal>
 #include <cstdio>
 #include <filesystem>
@@ -31,6 +32,15 @@ std::vector<std::string> command_names(const CLI::App& app) {
   return names;
 }
 
+// What the launcher does itself, of the words that the program does not know; "" for others.
+std::string of_launcher(const std::string& path, const std::string& argument) {
+  constexpr std::array kCommands = {"test", "format", "lint", "fuzz", "help-dev"};
+  if (path == "puna bench")
+    return fmt::format("; other benchmarks need the sources, and run there as ./puna bench {}", argument);
+  const bool known = path == "puna" && std::ranges::find(kCommands, argument) != kCommands.end();
+  return known ? fmt::format("; it needs the sources, and runs there as ./puna {}", argument) : "";
+}
+
 // Words before the first flag must be commands as long as there are any; CLI11's own message for this does not name the
 // nearest one.
 void check_command(const CLI::App& app, const std::vector<std::string>& arguments) {
@@ -40,8 +50,8 @@ void check_command(const CLI::App& app, const std::vector<std::string>& argument
     const auto names = command_names(*level);
     if (names.empty() || argument.starts_with("-")) return;
     if (std::find(names.begin(), names.end(), argument) == names.end())
-      throw UsageError(path,
-                       fmt::format("no command '{}'{}; see {} --help", argument, did_you_mean(argument, names), path));
+      throw UsageError(path, fmt::format("no command '{}'{}{}; see {} --help", argument, did_you_mean(argument, names),
+                                         of_launcher(path, argument), path));
     level = level->get_subcommand(argument);
     path += " " + argument;
   }

@@ -90,6 +90,8 @@ TEST(Cli, UsageErrorsAreOneLineWithStatusTwo) {
   const Outcome alone = puna({"data"});
   EXPECT_EQ(alone.status, 2);
   EXPECT_THAT(alone.err, HasSubstr("Subcommands:"));
+  expect_error(puna({"bench", "train"}), 2, "run there as ./puna bench train; see puna bench --help");
+  expect_error(puna({"test"}), 2, "runs there as ./puna test");
   expect_error(puna({"data", "biuld"}), 2, "[puna data] no command 'biuld'; did you mean 'build'?");
   expect_error(puna({"data", "show", "x", "--form", "1"}), 2, "did you mean '--from'?; see puna data show --help");
 }
