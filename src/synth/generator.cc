@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/error.h"
 #include "base/suggest.h"
@@ -15,7 +16,27 @@ constexpr int64_t kDefaultLength = 256;
 const std::filesystem::path kFolder = "recipes/demo";
 const std::filesystem::path kPackages = "/var/lib/dpkg/status";
 
+struct Kind {
+  const char* name;
+  bool has_length, has_file;  // which of the options it reads
+};
+constexpr std::array kKinds = {Kind{"arithmetic", false, false}, Kind{"conversations", true, true},
+                               Kind{"lookup", true, false},      Kind{"packages", false, true},
+                               Kind{"pictures", false, false},   Kind{"questions", false, true},
+                               Kind{"repeats", true, false},     Kind{"retrieval", true, false},
+                               Kind{"shapes", false, false},     Kind{"unknown", false, true}};
+
+void check_options(const GeneratorOptions& options) {
+  const auto kind = std::ranges::find_if(kKinds, [&](const Kind& one) { return one.name == options.kind; });
+  if (kind == kKinds.end()) return;  // make_maker() says so
+  if (options.length != 0 && !kind->has_length)
+    fail("generate", "'length' has no effect on {}; leave it out", options.kind);
+  if (!options.file.empty() && !kind->has_file)
+    fail("generate", "'file' has no effect on {}; leave it out", options.kind);
+}
+
 std::unique_ptr<Maker> make_maker(const GeneratorOptions& options) {
+  check_options(options);
   const std::string& kind = options.kind;
   const int64_t length = options.length == 0 ? kDefaultLength : options.length;
   if (length < 32 || length > (1 << 20)) fail("generate", "length {} is not in [32, 1048576]", options.length);
@@ -80,8 +101,9 @@ std::unique_ptr<data::RecordSource> open_generator(const GeneratorOptions& optio
 }
 
 std::vector<std::string> generator_names() {
-  return {"arithmetic", "conversations", "lookup",    "packages", "pictures",
-          "questions",  "repeats",       "retrieval", "shapes",   "unknown"};
+  std::vector<std::string> names;
+  for (const Kind& kind : kKinds) names.emplace_back(kind.name);
+  return names;
 }
 
 }  // namespace puna::synth

@@ -33,7 +33,8 @@ struct GeneratorOptions {
 
 /// "packages", and the held-out splits of "questions" and "unknown", have each document once, so that they may give
 /// fewer records than asked for. Ids are "KIND/WHAT/NUMBER". Throws Error for an unknown kind, naming the nearest; for
-/// a length out of [32, 1048576]; for a file that is missing or malformed.
+/// a length out of [32, 1048576]; for a length or file that the kind does not read; for a file that is missing or
+/// malformed.
 std::unique_ptr<data::RecordSource> open_generator(const GeneratorOptions& options);
 std::vector<std::string> generator_names();
 
