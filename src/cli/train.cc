@@ -1,6 +1,8 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -9,6 +11,7 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
+#include "engine/loaded_model.h"
 #include "engine/threads.h"
 #include "train/dry_run.h"
 #include "train/recipe.h"
@@ -85,17 +88,34 @@ class LiveLine {
   Clock::time_point shown_ = Clock::now() - std::chrono::hours(1);
 };
 
+// As a word of a shell's command line.
+std::string shell_quoted(const std::string& word) {
+  constexpr std::string_view kPlain = "_./:=,+-@%";
+  const bool plain = !word.empty() && std::ranges::all_of(word, [&](unsigned char c) {
+    return std::isalnum(c) != 0 || kPlain.find(static_cast<char>(c)) != kPlain.npos;
+  });
+  if (plain) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
 void run_train(const TrainFlags& flags) {
   if (flags.keys) return print_now(train::describe_recipe_keys());
   if (flags.recipe.empty())
     throw UsageError("train", "no recipe; give a TOML file, such as recipes/demo/pretrain.toml");
   const train::Recipe recipe = train::read_recipe(flags.recipe, flags.overrides);
+  // What the exported model's generation_config.json will be refused for is refused now.
+  if (!recipe.model.generation.is_null())
+    engine::sampling_defaults(recipe.model.generation, flags.recipe + " [model.generation]");
   engine::set_threads(recipe.threads);
   InterruptGuard interrupt;
   if (flags.dry_run) {
     const train::DryRun plan = train::dry_run(recipe, &interrupt.flag(), !flags.no_memory_check);
     for (const std::string& warning : plan.warnings) fmt::print(stderr, "warning: {}\n", warning);
-    return print_now(flags.json ? plan.json().dump(2) + "\n" : plan.text());
+    print_now(flags.json ? plan.json().dump(2) + "\n" : plan.text());
+    if (plan.refused) std::rethrow_exception(plan.refused);
+    return;
   }
   train::Outcome outcome;
   {
@@ -109,8 +129,8 @@ void run_train(const TrainFlags& flags) {
     options.on_note = [&](const std::string& text) { line.note(text); };
     outcome = train::train(recipe, options);
   }
-  std::string again = "puna train " + flags.recipe;
-  for (const std::string& change : flags.overrides) again += " " + change;
+  std::string again = "puna train " + shell_quoted(flags.recipe);
+  for (const std::string& change : flags.overrides) again += " " + shell_quoted(change);
   again += " --resume";
   if (outcome == train::Outcome::kInterrupted) {
     print_now(fmt::format("Stopped and saved in {}. Go on with: {}\n", recipe.out, again));
@@ -152,6 +172,7 @@ void add_train(CLI::App& app) {
   command->add_flag("--json", flags->json, "With --dry-run: one JSON object");
   command->footer(
       "The run directory (key 'out') gets metrics.jsonl, TensorBoard events, checkpoints and, at the end, the model.\n"
+      "A stage without a name is called by its number, from 0: stage.0.steps=100.\n"
       "Ctrl-C or SIGTERM saves and stops; --resume goes on to the same bits.\n"
       "MFU = 3 x forward FLOPs of the step / (seconds x the fastest matmul that this machine reaches, measured at the\n"
       "start); forward FLOPs = 2 per active matmul parameter and token + 4 H K per query and key it sees + images.\n\n"

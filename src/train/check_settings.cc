@@ -17,13 +17,6 @@ bool sets_balance(const BalanceConfig& balance) {
          balance.dead_fraction != none.dead_fraction || balance.dead_steps != none.dead_steps;
 }
 
-// A stage has the base's value as well, which another stage may be meant by.
-bool decays_elsewhere(const Recipe& recipe, int64_t decay_steps) {
-  return std::ranges::any_of(recipe.stages, [&](const StageConfig& stage) {
-    return stage.schedule.kind == "wsd" && stage.schedule.decay_steps == decay_steps;
-  });
-}
-
 double weight_in(const StageConfig& stage, const SourceConfig& source) {
   return stage.weights.is_null() ? source.weight : stage.weights.value(source.name, 0.0);
 }
@@ -50,9 +43,6 @@ void check_stage(const StageConfig& stage, const arch::Llama4Config& config, con
          "'stage.{}.schedule' is 'wsd' and never decays; say over how many steps at the end with decay_steps, or take "
          "'constant'",
          stage.name);
-  if (schedule.decay_steps > 0 && schedule.kind != "wsd" && !decays_elsewhere(recipe, schedule.decay_steps))
-    warnings.push_back(fmt::format("stage.{}.schedule.decay_steps has no effect with kind '{}', only with 'wsd'",
-                                   stage.name, schedule.kind));
   for (const SourceConfig& source : recipe.sources)
     if (source.validation && !stage.weights.is_null() && weight_in(stage, source) > 0)
       warnings.push_back(fmt::format("stage.{}.weights.{} has no effect: a validation source is never trained on",

@@ -157,7 +157,7 @@ LoadedCheckpoint load_newest_checkpoint(const fs::path& dir, const std::function
       reasons += fmt::format("{}{}", reasons.empty() ? "" : "; ", error.what());
     }
   }
-  fail(dir.string(), "holds no whole checkpoint: {}", reasons);
+  fail(dir.string(), "holds no whole checkpoint; start another run with out=DIR: {}", reasons);
 }
 
 }  // namespace puna::train

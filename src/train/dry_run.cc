@@ -63,10 +63,27 @@ arch::Llama4Config shallow(const arch::Llama4Config& config, int64_t layers) {
 }
 
 struct Measured {
-  double seconds = 0, tokens = 0, flops = 0;  // means of a step
+  double seconds = 0;          // of a step, mean
+  double forward_seconds = 0;  // of a token that is only measured
   double activation_bytes = 0;
   double program_bytes = 0;  // beside weights, gradients and moments
 };
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// The steps that are timed, without their pixels' arithmetic.
+void count_steps(const arch::Llama4Config& config, const Recipe& recipe, size_t stage, const Prepared& prepared,
+                 DryRun::Stage& out) {
+  const auto mixture = stage_mixture(recipe, stage, prepared);
+  uint64_t sample = 0;
+  for (int i = 0; i < kWarmSteps + kTimedSteps; ++i) {
+    const StepBatch batch = make_step_batch(*mixture, recipe.stages[stage].batch, prepared.image_processor, sample);
+    sample = batch.next_sample;
+    if (i < kWarmSteps) continue;
+    out.tokens += static_cast<double>(batch.num_tokens) / kTimedSteps;
+    out.flops += step_flops(config, batch) / kTimedSteps;
+  }
+}
 
 Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t stage, const Prepared& prepared) {
   const at::ScalarType wide = recipe.precision == "float64" ? at::kDouble : at::kFloat;
@@ -89,15 +106,17 @@ Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t 
     malloc_trim(0);
     const int64_t before = resident_memory_bytes();
     reset_peak_resident_memory();
-    const auto start = Clock::now();
+    auto start = Clock::now();
     learner.step(batch, what.optimizer.learning_rate * 1e-3, mixture->sources().size(), i + 1);
     if (i < kWarmSteps) continue;
-    measured.seconds += std::chrono::duration<double>(Clock::now() - start).count() / kTimedSteps;
-    measured.tokens += static_cast<double>(batch.num_tokens) / kTimedSteps;
-    measured.flops += step_flops(config, batch) / kTimedSteps;
+    measured.seconds += seconds_since(start) / kTimedSteps;
     measured.program_bytes = static_cast<double>(before - need.weights - need.gradients - need.moments);
     measured.activation_bytes =
         std::max(measured.activation_bytes, static_cast<double>(peak_resident_memory_bytes() - before));
+    if (i + 1 < kWarmSteps + kTimedSteps || recipe.validation.every == 0) continue;
+    start = Clock::now();
+    learner.evaluate(batch);
+    measured.forward_seconds = seconds_since(start) / static_cast<double>(batch.num_tokens);
   }
   return measured;
 }
@@ -124,21 +143,65 @@ Measured measure_stage(const arch::Llama4Config& config, const Recipe& recipe, s
   const Measured two = measure(shallow(config, 2 * period), recipe, stage, prepared);
   const double more = static_cast<double>(layers - period) / static_cast<double>(period);
   const auto line = [&](double a, double b) { return a + (b - a) * more; };
-  return {line(one.seconds, two.seconds), two.tokens, line(one.flops, two.flops),
+  return {line(one.seconds, two.seconds), line(one.forward_seconds, two.forward_seconds),
           line(one.activation_bytes, two.activation_bytes), two.program_bytes};
 }
 
-void count_bytes(const arch::Llama4Config& config, const Recipe& recipe, bool check, DryRun& plan) {
+void count(const arch::Llama4Config& config, const Recipe& recipe, DryRun& plan) {
   const arch::ParameterCounts counts = arch::count_parameters(config);
   plan.parameters = counts.total;
   plan.active_parameters = counts.active;
   const MemoryNeed need = memory_need(recipe, config);
+  plan.program_bytes = resident_memory_bytes();
   plan.weight_bytes = need.weights;
   plan.gradient_bytes = need.gradients;
   plan.optimizer_bytes = need.moments;
+  plan.activation_bytes = need.activations;
   plan.snapshot_bytes = need.snapshot;
   plan.available_bytes = available_memory_bytes();
-  if (check) check_memory(need, plan.available_bytes, recipe.path.string());
+  for (const StageConfig& stage : recipe.stages) plan.stages.push_back({.name = stage.name, .steps = stage.steps});
+}
+
+// Time and place of whole datasets, from the part of each that was built.
+void count_data(const Recipe& recipe, const Prepared& prepared, DryRun& plan) {
+  for (size_t i = 0; i < recipe.sources.size(); ++i) {
+    const Built& built = prepared.built[i];
+    if (built.fraction <= 0) continue;
+    plan.preparation_seconds += built.seconds / built.fraction;
+    plan.data_bytes += static_cast<int64_t>(static_cast<double>(built.bytes) * (1 / built.fraction - 1));
+  }
+}
+
+// Tokens of one measurement on all validation sources.
+double validation_tokens(const Recipe& recipe, const Prepared& prepared, const StageConfig& stage) {
+  double tokens = 0;
+  for (size_t i = 0; i < recipe.sources.size(); ++i) {
+    if (!recipe.sources[i].validation) continue;
+    const double all = static_cast<double>(prepared.datasets[i]->num_tokens()) / prepared.built[i].fraction;
+    tokens += std::min(all, static_cast<double>(std::max(recipe.validation.tokens, stage.batch.sequence_length)));
+  }
+  return tokens;
+}
+
+void measure_stages(const Recipe& recipe, const Prepared& prepared, const std::atomic<bool>* interrupt, DryRun& plan) {
+  plan.program_bytes = plan.activation_bytes = 0;
+  int64_t before = 0;  // steps of earlier stages
+  for (size_t i = 0; i < recipe.stages.size(); ++i) {
+    stop_if_interrupted(interrupt);
+    const StageConfig& stage = recipe.stages[i];
+    const Measured measured =
+        measure_stage(stage_config(prepared.config, stage, recipe.path.string()), recipe, i, prepared);
+    plan.program_bytes = std::max(plan.program_bytes, static_cast<int64_t>(measured.program_bytes));
+    plan.activation_bytes = std::max(plan.activation_bytes, static_cast<int64_t>(measured.activation_bytes));
+    plan.stages[i].seconds = measured.seconds;
+    const int64_t after = before + stage.steps, every = recipe.validation.every;
+    if (every > 0) {
+      const bool last = i + 1 == recipe.stages.size() && after % every != 0;
+      plan.stages[i].validation_seconds = static_cast<double>(after / every - before / every + (last ? 1 : 0)) *
+                                          validation_tokens(recipe, prepared, stage) * measured.forward_seconds;
+    }
+    before = after;
+  }
 }
 
 std::string duration(double seconds) {
@@ -148,10 +211,15 @@ std::string duration(double seconds) {
 
 }  // namespace
 
-double DryRun::total_seconds() const {
+double DryRun::steps_seconds() const {
   return std::accumulate(stages.begin(), stages.end(), 0.0, [](double sum, const Stage& stage) {
     return sum + static_cast<double>(stage.steps) * stage.seconds;
   });
+}
+
+double DryRun::validation_seconds() const {
+  return std::accumulate(stages.begin(), stages.end(), 0.0,
+                         [](double sum, const Stage& stage) { return sum + stage.validation_seconds; });
 }
 
 std::string DryRun::text() const {
@@ -159,15 +227,24 @@ std::string DryRun::text() const {
                                 active_parameters, format_bytes(total_bytes()), format_bytes(available_bytes));
   for (const auto& [name, bytes] :
        {std::pair{"program", program_bytes}, std::pair{"weights", weight_bytes}, std::pair{"gradients", gradient_bytes},
-        std::pair{"moments", optimizer_bytes}, std::pair{"activations", activation_bytes},
-        std::pair{"checkpoint copy", snapshot_bytes}})
-    out += fmt::format("  {:<16} {:>12}\n", name, format_bytes(bytes));
+        std::pair{"moments", optimizer_bytes},
+        std::pair{refused ? "activations, least" : "activations", activation_bytes},
+        std::pair{"checkpoint copy", snapshot_bytes}, std::pair{"data, mapped", data_bytes}})
+    out += fmt::format("  {:<18} {:>12}\n", name, format_bytes(bytes));
   out += fmt::format("\n{:<14} {:>8} {:>12} {:>14} {:>10} {:>10}\n", "stage", "steps", "tokens/step", "GFLOP/step",
                      "s/step", "time");
+  const auto known = [](double value, const std::string& text) { return value > 0 ? text : std::string("-"); };
   for (const Stage& stage : stages)
-    out += fmt::format("{:<14} {:>8} {:>12.0f} {:>14.1f} {:>10.3f} {:>10}\n", stage.name, stage.steps, stage.tokens,
-                       stage.flops / 1e9, stage.seconds, duration(stage.seconds * static_cast<double>(stage.steps)));
-  return out + fmt::format("{:<61} {:>10}\n", "all, on this machine as it is now", duration(total_seconds()));
+    out += fmt::format("{:<14} {:>8} {:>12} {:>14} {:>10} {:>10}\n", stage.name, stage.steps,
+                       known(stage.tokens, fmt::format("{:.0f}", stage.tokens)),
+                       known(stage.flops, fmt::format("{:.1f}", stage.flops / 1e9)),
+                       known(stage.seconds, fmt::format("{:.3f}", stage.seconds)),
+                       known(stage.seconds, duration(stage.seconds * static_cast<double>(stage.steps))));
+  if (refused) return out;
+  out += fmt::format("{:<61} {:>10}\n", "tokenizer and datasets", duration(preparation_seconds));
+  if (validation_seconds() > 0) out += fmt::format("{:<61} {:>10}\n", "validation", duration(validation_seconds()));
+  return out + fmt::format("{:<61} {:>10}\n", "all this, on this machine as it is now", duration(total_seconds())) +
+         "Not in the time: loading the weights, checkpoints (written while training goes on), the exported model.\n";
 }
 
 Json DryRun::json() const {
@@ -180,9 +257,15 @@ Json DryRun::json() const {
                  {"moments", optimizer_bytes},
                  {"activations", activation_bytes},
                  {"checkpoint_copy", snapshot_bytes},
+                 {"data", data_bytes},
                  {"total", total_bytes()},
                  {"available", available_bytes}}},
-               {"seconds", total_seconds()},
+               {"seconds",
+                {{"preparation", preparation_seconds},
+                 {"steps", steps_seconds()},
+                 {"validation", validation_seconds()},
+                 {"total", total_seconds()}}},
+               {"refused", refused != nullptr},
                {"warnings", warnings},
                {"stages", Json::array()}};
   for (const Stage& stage : stages)
@@ -199,18 +282,21 @@ DryRun dry_run(const Recipe& asked, const std::atomic<bool>* interrupt, bool che
   Recipe recipe = asked;
   for (SourceConfig& source : recipe.sources) source.max_epochs = 0;  // the few records of the probe are soon used up
   const TemporaryDirectory directory;
+  const auto start = Clock::now();
   Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
-  plan.warnings = check_settings(recipe, prepared.config);
-  count_bytes(prepared.config, recipe, check, plan);
-  prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);
-  for (size_t i = 0; i < recipe.stages.size(); ++i) {
-    stop_if_interrupted(interrupt);
-    const StageConfig& stage = recipe.stages[i];
-    const Measured measured =
-        measure_stage(stage_config(prepared.config, stage, recipe.path.string()), recipe, i, prepared);
-    plan.program_bytes = std::max(plan.program_bytes, static_cast<int64_t>(measured.program_bytes));
-    plan.activation_bytes = std::max(plan.activation_bytes, static_cast<int64_t>(measured.activation_bytes));
-    plan.stages.push_back({stage.name, stage.steps, measured.tokens, measured.flops, measured.seconds});
+  plan.preparation_seconds = seconds_since(start);
+  count(prepared.config, recipe, plan);
+  try {
+    plan.warnings = check_settings(recipe, prepared.config);
+    prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);
+    count_data(recipe, prepared, plan);
+    for (size_t i = 0; i < recipe.stages.size(); ++i)
+      count_steps(stage_config(prepared.config, recipe.stages[i], recipe.path.string()), recipe, i, prepared,
+                  plan.stages[i]);
+    if (check) check_memory(memory_need(recipe, prepared.config), plan.available_bytes, recipe.path.string());
+    measure_stages(recipe, prepared, interrupt, plan);
+  } catch (const Error&) {
+    plan.refused = std::current_exception();
   }
   return plan;
 }

@@ -24,8 +24,25 @@ std::vector<std::string> trace_order(int64_t num_layers) {
   for (int64_t i = 0; i < num_layers; ++i)
     for (const char* part : {"q", "k", "v", "attn_out", "router_logits", "router_scores", "ffn_out", "out"})
       names.push_back(fmt::format("layers.{}.{}", i, part));
-  names.push_back("final_norm");
+  names.emplace_back("final_norm");
   return names;
+}
+
+std::vector<std::string> vision_trace_order(int64_t num_layers) {
+  std::vector<std::string> names = {"patch_embedding", "layernorm_pre"};
+  for (int64_t i = 0; i < num_layers; ++i)
+    for (const char* part : {"attn_out", "out"}) names.push_back(fmt::format("layers.{}.{}", i, part));
+  for (const char* name : {"layernorm_post", "pixel_shuffled", "adapter_out", "projected"}) names.emplace_back(name);
+  return names;
+}
+
+// The first of `names` whose tensor is not finite; "" when all are.
+std::string first_not_finite(const model::Trace& trace, const std::vector<std::string>& names) {
+  for (const std::string& name : names) {
+    const auto found = trace.find(name);
+    if (found != trace.end() && found->second.is_floating_point() && !all_finite(found->second)) return name;
+  }
+  return "";
 }
 
 }  // namespace
@@ -233,37 +250,46 @@ LossSum Learner::evaluate(const StepBatch& batch) const {
   return sum;
 }
 
+std::string Learner::first_bad_activation(const MicroBatch& micro) const {
+  const arch::Llama4Config& config = model_->config();
+  if (micro.pixels.defined()) {
+    model::Trace trace;
+    model_->encode_images(micro.pixels.to(compute_), &trace);
+    const std::string name = first_not_finite(trace, vision_trace_order(config.vision->num_hidden_layers));
+    if (!name.empty()) return "vision_model." + name;
+  }
+  model::Trace trace;
+  model::TrainingPass pass = new_pass();
+  model_->hidden(batch_of(micro), &trace, &pass);
+  return first_not_finite(trace, trace_order(config.text.num_hidden_layers));
+}
+
 std::string Learner::first_offender(const StepBatch& batch) {
   for (const arch::ParamRow& row : rows_)
     if (!all_finite(masters_.at(row.name))) return fmt::format("weight '{}'", row.name);
   const c10::NoGradGuard no_grad;
   for (size_t i = 0; i < batch.micro.size(); ++i) {
-    model::Trace trace;
-    model::TrainingPass pass = new_pass();
-    model_->hidden(batch_of(batch.micro[i]), &trace, &pass);
-    for (const std::string& name : trace_order(model_->config().text.num_hidden_layers)) {
-      const auto found = trace.find(name);
-      if (found != trace.end() && found->second.is_floating_point() && !all_finite(found->second))
-        return fmt::format("activation '{}' of micro-batch {}", name, i);
+    const std::string name = first_bad_activation(batch.micro[i]);
+    if (!name.empty()) return fmt::format("activation '{}' of micro-batch {}", name, i);
+  }
+  // Backward runs from the last layer to the first, and through the vision model after the text model.
+  for (const bool vision : {false, true})
+    for (auto row = rows_.rbegin(); row != rows_.rend(); ++row) {
+      const auto found = gradients_.find(row->name);
+      if (is_vision(*row) == vision && found != gradients_.end() && !all_finite(found->second))
+        return fmt::format("gradient of '{}'", row->name);
     }
-  }
-  // Backward runs from the last layer to the first.
-  for (auto row = rows_.rbegin(); row != rows_.rend(); ++row) {
-    const auto found = gradients_.find(row->name);
-    if (found != gradients_.end() && !all_finite(found->second)) return fmt::format("gradient of '{}'", row->name);
-  }
   return "the loss";
 }
 
 void Learner::report_not_finite(const StepBatch& batch, int64_t step_number, double loss) {
-  constexpr size_t kMaxShown = 12;
-  std::vector<std::string> shown(batch.documents.begin(),
-                                 batch.documents.begin() + std::min(batch.documents.size(), kMaxShown));
-  if (batch.documents.size() > kMaxShown) shown.push_back(fmt::format("{} more", batch.documents.size() - kMaxShown));
-  throw NotFinite("train",
-                  fmt::format("step {}: loss {} or its gradient is not finite; first in {}; nothing was updated. "
-                              "Documents: {}. Lower the learning rate, or look at these documents",
-                              step_number, loss, first_offender(batch), fmt::join(shown, ", ")));
+  const size_t count = std::min(batch.documents.size(), kMaxShownDocuments);
+  std::vector<std::string> shown(batch.documents.begin(), batch.documents.begin() + static_cast<std::ptrdiff_t>(count));
+  if (batch.documents.size() > count) shown.push_back(fmt::format("{} more", batch.documents.size() - count));
+  throw NotFinite(
+      fmt::format("step {}: loss {} or its gradient is not finite; first in {}; nothing was updated. "
+                  "Documents: {}. Lower the learning rate, or look at these documents",
+                  step_number, loss, first_offender(batch), fmt::join(shown, ", ")));
 }
 
 }  // namespace puna::train

@@ -36,11 +36,19 @@ struct StepResult {
   std::vector<LossSum> by_position;  // [i]: positions 2^i to 2^(i+1) - 1, the first also 0
 };
 
+/// Of a batch that is not finite: how many documents the error names.
+inline constexpr size_t kMaxShownDocuments = 12;
+
 /// Stopped before the optimizer step; weights and moments are those of the step before. what() says the first offending
-/// tensor and the batch's documents. Or stopped before a save, of weights that the last update has spoiled.
+/// tensor and the batch's first documents. Or stopped before a save, of weights that the last update has spoiled.
 class NotFinite : public Error {
  public:
-  using Error::Error;
+  explicit NotFinite(const std::string& reason) : Error("train", reason), reason_(reason) {}
+  /// what() without the place.
+  const std::string& reason() const { return reason_; }
+
+ private:
+  std::string reason_;
 };
 
 /// One sum over the tensor, as long as that is finite itself.
@@ -81,6 +89,7 @@ class Learner {
   std::string first_offender(const StepBatch& batch);
   model::TrainingPass new_pass() const;
   model::Batch batch_of(const MicroBatch& micro) const;
+  std::string first_bad_activation(const MicroBatch& micro) const;
 
   std::map<std::string, at::Tensor> masters_;
   at::ScalarType compute_;

@@ -1,6 +1,7 @@
 #include "train/prepare.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "base/error.h"
@@ -11,6 +12,7 @@
 #include "data/manifest.h"
 #include "io/file.h"
 #include "synth/generator.h"
+#include "train/start_model.h"
 #include "train/train_tokenizer.h"
 
 namespace puna::train {
@@ -103,38 +105,75 @@ data::Encoding encoding_of(const Prepared& prepared) {
 class FirstRecords : public data::RecordSource {
  public:
   FirstRecords(std::unique_ptr<data::RecordSource> all, int64_t count) : all_(std::move(all)), count_(count) {}
-  std::optional<data::Record> next() override { return done_++ < count_ ? all_->next() : std::nullopt; }
+  std::optional<data::Record> next() override {
+    const auto now = Clock::now();
+    if (done_ == 0) begin_ = now;
+    seconds_ = std::chrono::duration<double>(now - begin_).count();
+    return done_++ < count_ ? all_->next() : std::nullopt;
+  }
   std::string fingerprint() const override { return fmt::format("{}, the first {}", all_->fingerprint(), count_); }
   double progress() const override { return static_cast<double>(done_) / static_cast<double>(count_); }
+  /// Of all the records, and what reading and encoding that part of them took.
+  double fraction() const { return all_->progress(); }
+  double seconds() const { return seconds_; }
 
  private:
+  using Clock = std::chrono::steady_clock;
   std::unique_ptr<data::RecordSource> all_;
   int64_t count_, done_ = 0;
+  Clock::time_point begin_;
+  double seconds_ = 0;
 };
 
 // From its first step on, a run has all that it was made of: files that were read may change or go.
 bool has_begun(const fs::path& run_dir) { return fs::exists(run_dir / "metrics.jsonl"); }
 
+std::shared_ptr<const data::Dataset> open_dataset(const fs::path& dir, const char* remedy) try {
+  return data::Dataset::open(dir);
+} catch (const Error& error) {
+  fail(dir.string(), "{}: {}", remedy, error.what());
+}
+
+constexpr const char* kBuiltAgain =
+    "cannot be used as it is; remove this directory, and the next start builds it again from its source";
+
 std::shared_ptr<const data::Dataset> open_built(const fs::path& dir, const data::Encoding& encoding) {
-  auto dataset = data::Dataset::open(dir);
+  auto dataset = open_dataset(dir, kBuiltAgain);
   if (dataset->encoding_hash() != data::encoding_hash(encoding))
     fail(dir.string(),
          "was built for another tokenizer or other image tiles than the run's; start another run with out=DIR");
   return dataset;
 }
 
-std::shared_ptr<const data::Dataset> open_source(const SourceConfig& source, const fs::path& run_dir,
+int64_t bytes_in(const fs::path& dir) {
+  int64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(dir)) bytes += static_cast<int64_t>(entry.file_size());
+  return bytes;
+}
+
+std::shared_ptr<const data::Dataset> build_first(const SourceConfig& source, const fs::path& out,
                                                  const data::Encoding& encoding, const std::atomic<bool>* interrupt,
-                                                 int64_t max_records) {
+                                                 int64_t max_records, std::string_view where, Built& built) {
+  FirstRecords records(open_records(source, where), max_records);
+  data::build(records, encoding, {.out = out, .name = source.name, .interrupt = interrupt});
+  built = {records.fraction(), records.seconds(), bytes_in(out)};
+  return data::Dataset::open(out);
+}
+
+// Built of the first records of its source alone where `max_records` is not 0.
+std::shared_ptr<const data::Dataset> open_source(const Recipe& recipe, size_t index, const fs::path& run_dir,
+                                                 const data::Encoding& encoding, const std::atomic<bool>* interrupt,
+                                                 int64_t max_records, Built& built) {
+  const SourceConfig& source = recipe.sources[index];
   if (source.dataset.empty()) {
+    const std::string where = recipe.path.string();
     const fs::path out = run_dir / "data" / source.name;
     if (has_begun(run_dir) && io::path_exists(out / data::kManifestName)) return open_built(out, encoding);
-    auto records = open_records(source);
-    if (max_records > 0) records = std::make_unique<FirstRecords>(std::move(records), max_records);
-    data::build(*records, encoding, {.out = out, .name = source.name, .interrupt = interrupt});
-    return data::Dataset::open(out);
+    if (max_records > 0) return build_first(source, out, encoding, interrupt, max_records, where, built);
+    data::build(*open_records(source, where), encoding, {.out = out, .name = source.name, .interrupt = interrupt});
+    return open_dataset(out, kBuiltAgain);
   }
-  auto dataset = data::Dataset::open(source.dataset);
+  auto dataset = open_dataset(source.dataset, "cannot be used; build it again with puna data build");
   if (dataset->tokenizer_hash() != data::tokenizer_hash(*encoding.tokenizer))
     fail(source.dataset, "was built with another tokenizer than the model's; build it again with puna data build");
   if (dataset->num_images() > 0 && dataset->encoding_hash() != data::encoding_hash(encoding))
@@ -142,9 +181,18 @@ std::shared_ptr<const data::Dataset> open_source(const SourceConfig& source, con
   return dataset;
 }
 
+std::shared_ptr<const text::Tokenizer> open_kept(const fs::path& dir) try {
+  return text::Tokenizer::open(dir);
+} catch (const Error& error) {
+  fail(dir.string(),
+       "is the run's tokenizer and cannot be read; remove this directory, and the next start makes it "
+       "again: {}",
+       error.what());
+}
+
 }  // namespace
 
-std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source) {
+std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source, std::string_view where) try {
   if (!source.files.empty()) return data::open_files({source.files.begin(), source.files.end()});
   synth::GeneratorOptions options;
   options.kind = source.generate;
@@ -154,30 +202,39 @@ std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source) {
   options.file = source.file;
   if (source.validation) options.split = synth::Split::kHeldOut;
   return synth::open_generator(options);
+} catch (const Error& error) {
+  fail(where, "source '{}': {}", source.name, error.what());
 }
 
 Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir, const std::atomic<bool>* interrupt) {
   Prepared prepared;
   const std::string where = recipe.path.string();
-  if (!recipe.model.from.empty()) prepared.config = checkpoint::open_model(recipe.model.from)->config();
-  if (recipe.model.vocab_size > 0) {
-    if (!recipe.model.from.empty() || !recipe.model.tokenizer.empty())
+  const ModelConfig& model = recipe.model;
+  const bool begun = has_begun(run_dir);
+  if (!model.from.empty()) {
+    StartModel start = keep_start_model(model.from, run_dir, begun);
+    prepared.config = std::move(start.config);
+    prepared.image_processor = start.image_processor;
+  }
+  if (model.vocab_size > 0) {
+    if (!model.from.empty() || !model.tokenizer.empty())
       fail(where, "'model.vocab_size' trains a tokenizer; leave out 'from' and 'tokenizer'");
     prepared.tokenizer_dir = run_dir / "tokenizer";
-    train_tokenizer(recipe, prepared.tokenizer_dir, has_begun(run_dir), interrupt);
+    train_tokenizer(recipe, prepared.tokenizer_dir, begun, interrupt);
   } else {
-    prepared.tokenizer_dir = !recipe.model.tokenizer.empty() ? recipe.model.tokenizer : recipe.model.from;
-    if (prepared.tokenizer_dir.empty())
+    const fs::path given = !model.tokenizer.empty() ? model.tokenizer : model.from;
+    if (given.empty())
       fail(where, "[model] names no tokenizer; set 'tokenizer' (a file or directory) or 'vocab_size' (to train one)");
+    prepared.tokenizer_dir = keep_tokenizer(given, run_dir, begun);
   }
-  prepared.tokenizer = text::Tokenizer::open(prepared.tokenizer_dir);
-  if (recipe.model.from.empty()) prepared.config = config_of(recipe, *prepared.tokenizer);
-  check_vocabulary(prepared, recipe.model.tokenizer.empty(), where);
+  prepared.tokenizer = open_kept(prepared.tokenizer_dir);
+  if (model.from.empty()) prepared.config = config_of(recipe, *prepared.tokenizer);
+  check_vocabulary(prepared, model.tokenizer.empty(), where);
+  if (!prepared.config.vision && model.max_tiles > 0)
+    fail(where, "'model.max_tiles' has no effect: the model has no vision; leave it out");
   if (prepared.config.vision) {
-    const int64_t side = prepared.config.vision->image_size;
-    prepared.image_processor.tile_size = side;
-    if (!recipe.model.from.empty()) prepared.image_processor = media::image_processor_config(recipe.model.from, side);
-    if (recipe.model.max_tiles > 0) prepared.image_processor.max_tiles = recipe.model.max_tiles;
+    if (model.from.empty()) prepared.image_processor.tile_size = prepared.config.vision->image_size;
+    if (model.max_tiles > 0) prepared.image_processor.max_tiles = model.max_tiles;
   }
   return prepared;
 }
@@ -185,8 +242,9 @@ Prepared prepare_model(const Recipe& recipe, const fs::path& run_dir, const std:
 void prepare_data(const Recipe& recipe, const fs::path& run_dir, Prepared& prepared, const std::atomic<bool>* interrupt,
                   int64_t max_records) {
   const data::Encoding encoding = encoding_of(prepared);
-  for (const SourceConfig& source : recipe.sources)
-    prepared.datasets.push_back(open_source(source, run_dir, encoding, interrupt, max_records));
+  for (size_t i = 0; i < recipe.sources.size(); ++i)
+    prepared.datasets.push_back(
+        open_source(recipe, i, run_dir, encoding, interrupt, max_records, prepared.built.emplace_back()));
 }
 
 arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfig& stage, std::string_view where) {

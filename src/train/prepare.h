@@ -17,19 +17,28 @@
 
 namespace puna::train {
 
-/// The records of a source that is not a dataset already.
-std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source);
+/// The records of a source that is not a dataset already. Throws Error(`where`) that names the source.
+std::unique_ptr<data::RecordSource> open_records(const SourceConfig& source, std::string_view where);
+
+/// Of a dataset that was built from the first records of a source alone.
+struct Built {
+  double fraction = 1;  // of all its records, roughly
+  double seconds = 0;
+  int64_t bytes = 0;
+};
 
 struct Prepared {
   std::shared_ptr<const text::Tokenizer> tokenizer;
-  std::filesystem::path tokenizer_dir;  // what lies beside the weights of an exported model is copied from here
+  std::filesystem::path tokenizer_dir;  // of the run; beside an exported model's weights lies what is in it
   arch::Llama4Config config;            // of the first stage before its own changes
   media::ImageProcessorConfig image_processor;
   std::vector<std::shared_ptr<const data::Dataset>> datasets;  // one per source
+  std::vector<Built> built;                                    // one per source; as it is made for one that was there
 };
 
 /// The tokenizer and the config alone: what --dry-run can know without data. Trains the tokenizer when the recipe says
-/// so. Throws Interrupted once `interrupt` is set, as prepare_data() does; calling again goes on.
+/// so. Both, and all of `from` but its weights, are copied into the run directory and read from there once the run has
+/// begun. Throws Interrupted once `interrupt` is set, as prepare_data() does; calling again goes on.
 Prepared prepare_model(const Recipe& recipe, const std::filesystem::path& run_dir,
                        const std::atomic<bool>* interrupt = nullptr);
 

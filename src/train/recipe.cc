@@ -76,7 +76,13 @@ Json merged(Json base, const Json& change) {
   return base;
 }
 
-// "a.b.c" = value; in the arrays of sources and stages the second part is a name.
+// What a table of an array is called in overrides and messages: its name, else its number, from 0.
+std::string called(const Json& array, size_t index) {
+  const std::string name = name_in(array[index]);
+  return name.empty() ? fmt::format("{}", index) : name;
+}
+
+// "a.b.c" = value; in the arrays of sources and stages the second part is a name or a number.
 void override_one(Json& json, const std::string& text, std::string_view where) {
   const size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0)
@@ -91,9 +97,13 @@ void override_one(Json& json, const std::string& text, std::string_view where) {
   for (size_t i = 0; i + 1 < parts.size(); ++i) {
     if (at->is_array()) {
       Json* found = nullptr;
-      for (Json& item : *at)
-        if (name_in(item) == parts[i]) found = &item;
-      if (found == nullptr) fail(where, "{}: no {} is called '{}'", text, parts[i - 1], parts[i]);
+      std::vector<std::string> names;
+      for (size_t n = 0; n < at->size(); ++n) {
+        names.push_back(called(*at, n));
+        if (names.back() == parts[i]) found = &(*at)[n];
+      }
+      if (found == nullptr)
+        fail(where, "{}: no {} is called '{}'; there are {}", text, parts[i - 1], parts[i], fmt::join(names, ", "));
       at = found;
       continue;
     }
@@ -101,7 +111,8 @@ void override_one(Json& json, const std::string& text, std::string_view where) {
     at = &(*at)[parts[i]];
     if (at->is_null()) *at = Json::object();
   }
-  if (!at->is_object()) fail(where, "{}: name one of them, such as stage.NAME.steps=100", text);
+  if (!at->is_object())
+    fail(where, "{}: name one of them, such as stage.NAME.steps=100, or stage.0.steps=100 where it has no name", text);
   (*at)[parts.back()] = parse_toml_value(std::string_view(text).substr(equals + 1), text);
 }
 
@@ -179,6 +190,17 @@ void check_stage(const StageConfig& s, std::string_view where, const std::vector
   check_shares(s, where, sources);
 }
 
+// Of a source that is not generated.
+void check_generator_keys(const SourceConfig& s, std::string_view where) {
+  for (const auto& [key, given] : {std::pair{"documents", s.documents != 0},
+                                   {"seed", s.seed != 0},
+                                   {"length", s.length != 0},
+                                   {"file", !s.file.empty()}})
+    if (given)
+      fail(where, "'source.{}.{}' has no effect on {}; it is for 'generate' alone, leave it out", s.name, key,
+           s.files.empty() ? "a dataset" : "files");
+}
+
 void check_source(const SourceConfig& s, std::string_view where) {
   if (s.name.empty()) fail(where, "a [[source]] has no name");
   if (s.name.find_first_of(std::string_view("/\0", 2)) != s.name.npos || s.name.starts_with('.'))
@@ -186,11 +208,64 @@ void check_source(const SourceConfig& s, std::string_view where) {
          io::printable(s.name));
   const int kinds = !s.files.empty() + !s.generate.empty() + !s.dataset.empty();
   if (kinds != 1) fail(where, "source '{}' needs exactly one of files, generate and dataset", s.name);
+  if (s.generate.empty()) check_generator_keys(s, where);
   if (!s.generate.empty() && s.documents < 1)
     fail(where, "source '{}' generates {} documents; set documents to at least 1", s.name, s.documents);
   check_number(s.weight >= 0 && std::isfinite(s.weight), where, "source." + s.name + ".weight", s.weight, "0 or more");
   check_number(s.max_epochs >= 0, where, "source." + s.name + ".max_epochs", s.max_epochs, "0 or more");
   check_number(s.length >= 0, where, "source." + s.name + ".length", static_cast<double>(s.length), "0 or more");
+}
+
+// Keys of [schedule] that no kind of theirs reads. Those of the base are for the stages that do not set them.
+void check_schedule_keys(const Recipe& r, const Json& base, const std::vector<Json>& own, std::string_view where) {
+  const auto has = [](const Json& table, const char* key) { return table.is_object() && table.contains(key); };
+  for (const auto& [key, kinds] :
+       {std::pair{"final_fraction", "linear, cosine or wsd"}, std::pair{"decay_steps", "wsd"}}) {
+    bool read = false;
+    for (size_t i = 0; i < r.stages.size(); ++i) {
+      const std::string& kind = r.stages[i].schedule.kind;
+      const bool reads = kind == "wsd" || (kind != "constant" && std::string_view(key) == "final_fraction");
+      if (has(own[i], key) && !reads)
+        fail(where, "'stage.{}.schedule.{}' has no effect with kind '{}'; leave it out, or set kind to {}",
+             r.stages[i].name, key, kind, kinds);
+      read = read || (reads && !has(own[i], key));
+    }
+    if (has(base, key) && !read)
+      fail(where, "'schedule.{}' has no effect on any stage; leave it out, or set kind to {}", key, kinds);
+  }
+}
+
+void check_generation(const Json& generation, std::string_view where) {
+  if (generation.is_null()) return;
+  if (!generation.is_object()) fail(where, "'model.generation' must be a table");
+  for (const auto& [key, value] : generation.items()) {
+    check_one_of(where, "model.generation", key, {"do_sample", "temperature", "top_p", "top_k"});
+    const bool whole = key == "top_k", flag = key == "do_sample";
+    if (flag ? !value.is_boolean() : whole ? !value.is_number_integer() : !value.is_number())
+      fail(where, "'model.generation.{}' is {}; it must be {}", key, value.dump(),
+           flag    ? "true or false"
+           : whole ? "a whole number"
+                   : "a number");
+  }
+}
+
+void check_model(const ModelConfig& m, std::string_view where) {
+  check_number(m.embedding_deviation > 0 && m.embedding_deviation <= 100, where, "model.embedding_deviation",
+               m.embedding_deviation, "above 0, up to 100");
+  if (!m.config.is_null() && !m.config.is_object())
+    fail(where,
+         "'model.config' is no table; write [model.config.text_config] and keys as in Hugging Face's config.json");
+  if (m.from.empty() && !m.config.is_object())
+    fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
+  if (m.max_tiles < 0 || m.max_tiles > kMostTiles)
+    fail(where, "'model.max_tiles' is {}; give 1 to {}, or 0", m.max_tiles, kMostTiles);
+  check_generation(m.generation, where);
+  if (!m.from.empty() && !m.config.is_null())
+    fail(where, "[model] has both 'from' and 'config'; a checkpoint brings its own config");
+  if (!m.from.empty() && m.embedding_deviation != ModelConfig().embedding_deviation)
+    fail(where, "'model.embedding_deviation' has no effect with 'from', which brings the weights; leave it out");
+  if (m.single_digits && m.vocab_size == 0)
+    fail(where, "'model.single_digits' has no effect without 'vocab_size'; leave it out, or train a tokenizer");
 }
 
 void check_precision(const std::string& given, std::string_view where) {
@@ -202,13 +277,13 @@ void check_precision(const std::string& given, std::string_view where) {
 void check_recipe(const Recipe& r, std::string_view where) {
   check_precision(r.precision, where);
   check_number(r.threads >= 0 && r.threads <= 1024, where, "threads", r.threads, "from 0 to 1024");
-  check_number(r.model.embedding_deviation > 0 && r.model.embedding_deviation <= 100, where,
-               "model.embedding_deviation", r.model.embedding_deviation, "above 0, up to 100");
   check_number(r.checkpoint.every >= 0, where, "checkpoint.every", static_cast<double>(r.checkpoint.every),
                "0 or more");
   check_number(r.checkpoint.keep_last >= 0, where, "checkpoint.keep_last", r.checkpoint.keep_last, "0 or more");
   check_number(r.checkpoint.keep_every >= 0, where, "checkpoint.keep_every",
                static_cast<double>(r.checkpoint.keep_every), "0 or more");
+  if (r.checkpoint.keep_every > 0 && r.checkpoint.keep_last == 0)
+    fail(where, "'checkpoint.keep_every' has no effect with keep_last = 0, which keeps all; leave one of them out");
   check_number(r.log.details_every >= 1, where, "log.details_every", static_cast<double>(r.log.details_every),
                "at least 1");
   check_number(r.log.outlier_z > 0, where, "log.outlier_z", r.log.outlier_z, "above 0");
@@ -228,20 +303,7 @@ void check_recipe(const Recipe& r, std::string_view where) {
     check_stage(stage, where, r.sources);
     if (!names.insert(stage.name).second) fail(where, "two stages are called '{}'", stage.name);
   }
-  if (!r.model.config.is_null() && !r.model.config.is_object())
-    fail(where,
-         "'model.config' is no table; write [model.config.text_config] and keys as in Hugging Face's config.json");
-  if (r.model.from.empty() && !r.model.config.is_object())
-    fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
-  if (r.model.max_tiles < 0 || r.model.max_tiles > kMostTiles)
-    fail(where, "'model.max_tiles' is {}; give 1 to {}, or 0", r.model.max_tiles, kMostTiles);
-  if (!r.model.generation.is_null()) {
-    if (!r.model.generation.is_object()) fail(where, "'model.generation' must be a table");
-    for (const auto& [key, value] : r.model.generation.items())
-      check_one_of(where, "model.generation", key, {"do_sample", "temperature", "top_p", "top_k"});
-  }
-  if (!r.model.from.empty() && !r.model.config.is_null())
-    fail(where, "[model] has both 'from' and 'config'; a checkpoint brings its own config");
+  check_model(r.model, where);
 }
 
 const Json& array_of(const Json& json, std::string_view where, std::string_view key) {
@@ -255,11 +317,10 @@ void resolve_path(std::string& path, const fs::path& base) {
   if (!path.empty() && fs::path(path).is_relative()) path = (base / path).lexically_normal().string();
 }
 
-StageConfig read_stage(const Json& json, const Tables& base, std::string_view where, size_t number) {
+StageConfig read_stage(const Json& json, const std::string& name, const Tables& base, Tables& own,
+                       std::string_view where) {
   StageConfig stage;
-  Tables own;
   WithTables both{stage, own};
-  const std::string given = name_in(json), name = given.empty() ? fmt::format("{}", number) : given;
   stage.name = name;
   const std::string path = "stage." + name;
   FieldReader reader(json, where, path);
@@ -304,16 +365,21 @@ Recipe parse_recipe(std::string_view toml, std::string_view where, const fs::pat
     recipe.sources.push_back(config);
   }
   if (!steps.is_null() && !stage.is_null()) fail(where, "'steps' belongs into each [[stage]] when there are stages");
+  Json stages = array_of(stage, where, "stage");
   if (stage.is_null()) {
-    Json only = {{"name", "train"}};
-    if (!steps.is_null()) only["steps"] = steps;
-    recipe.stages.push_back(read_stage(only, tables, where, 1));
+    stages.push_back({{"name", "train"}});
+    if (!steps.is_null()) stages[0]["steps"] = steps;
   }
-  for (const Json& item : array_of(stage, where, "stage"))
-    recipe.stages.push_back(read_stage(item, tables, where, recipe.stages.size() + 1));
+  std::vector<Json> schedules;  // the stages' own
+  for (size_t i = 0; i < stages.size(); ++i) {
+    Tables own;
+    recipe.stages.push_back(read_stage(stages[i], called(stages, i), tables, own, where));
+    schedules.push_back(own.schedule);
+  }
   resolve_path(recipe.model.from, base);
   resolve_path(recipe.model.tokenizer, base);
   check_recipe(recipe, where);
+  check_schedule_keys(recipe, tables.schedule, schedules, where);
   return recipe;
 }
 

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "io/text.h"
 #include "train/json_fields.h"
-#include "train/learner.h"
 
 namespace puna::train {
 namespace {
@@ -109,6 +108,39 @@ void check_position(const RunState& state, int64_t step, const Recipe& recipe, s
   for (const auto& [name, hash] : state.data)
     if (!names.contains(name))
       fail(where, "is of a run with a source '{}', which the recipe does not have", io::printable(name));
+}
+
+void store_learner(Learner& learner, Checkpoint& checkpoint, RunState& state) {
+  for (const auto& [name, tensor] : learner.masters()) checkpoint.tensors["weights/" + name] = tensor;
+  for (const auto& [name, parameter] : learner.optimizer().parameters()) {
+    checkpoint.tensors["adam_m/" + name] = parameter.m;
+    checkpoint.tensors["adam_v/" + name] = parameter.v;
+    state.adam_steps[name] = parameter.steps;
+  }
+  for (const auto& [layer, bias] : learner.selection_bias()) checkpoint.tensors[fmt::format("bias/{}", layer)] = bias;
+}
+
+std::map<std::string, at::Tensor> weights_of(const Checkpoint& checkpoint) {
+  constexpr std::string_view kPrefix = "weights/";
+  std::map<std::string, at::Tensor> weights;
+  for (const auto& [name, tensor] : checkpoint.tensors)
+    if (name.starts_with(kPrefix)) weights[name.substr(kPrefix.size())] = tensor;
+  return weights;
+}
+
+void restore_learner(const Checkpoint& checkpoint, const RunState& state, const arch::Llama4Config& config,
+                     Learner& learner) {
+  std::map<std::string, arch::ParamRow> rows;
+  for (const arch::ParamRow& row : arch::parameter_table(config)) rows[row.name] = row;
+  for (const auto& [name, steps] : state.adam_steps) {
+    learner.optimizer().add(name, learner.masters().at(name), is_decayed(rows.at(name)));
+    AdamW::Parameter& parameter = learner.optimizer().parameters().at(name);
+    parameter.m.copy_(checkpoint.tensors.at("adam_m/" + name));
+    parameter.v.copy_(checkpoint.tensors.at("adam_v/" + name));
+    parameter.steps = steps;
+  }
+  for (const auto& [name, tensor] : checkpoint.tensors)
+    if (name.starts_with("bias/")) learner.selection_bias()[std::stoi(name.substr(5))] = tensor;
 }
 
 std::string first_not_finite_weight(const Checkpoint& checkpoint) {

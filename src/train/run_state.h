@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "train/balance.h"
 #include "train/checkpoint.h"
+#include "train/learner.h"
 #include "train/metrics.h"
 #include "train/recipe.h"
 
@@ -41,6 +42,14 @@ RunState read_state(const Json& state, std::string_view where);
 
 /// Throws Error(`where`) unless the state is one that this recipe passes through after `step` steps.
 void check_position(const RunState& state, int64_t step, const Recipe& recipe, std::string_view where);
+
+/// Puts what a learner goes on from into a checkpoint and its state: weights, moments, selection biases.
+void store_learner(Learner& learner, Checkpoint& checkpoint, RunState& state);
+/// The weights of a checkpoint by Puna's name, as a learner takes them.
+std::map<std::string, at::Tensor> weights_of(const Checkpoint& checkpoint);
+/// The rest of it, into a learner of these weights that has not begun its stage.
+void restore_learner(const Checkpoint& checkpoint, const RunState& state, const arch::Llama4Config& config,
+                     Learner& learner);
 
 /// The first weight ("weights/<parameter>") with a value that is not finite, by name; "" when all are.
 std::string first_not_finite_weight(const Checkpoint& checkpoint);

@@ -22,8 +22,9 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxBytesPerSource = 8 << 20;
 constexpr const char* kMarker = "trained_from.json";
 
-void count_source(const SourceConfig& source, text::PieceCounts& pieces, const std::atomic<bool>* interrupt) {
-  const auto records = open_records(source);
+void count_source(const SourceConfig& source, std::string_view where, text::PieceCounts& pieces,
+                  const std::atomic<bool>* interrupt) {
+  const auto records = open_records(source, where);
   Progress progress("reading " + source.name, 100);
   int64_t bytes = 0;
   while (auto record = records->next()) {
@@ -44,7 +45,7 @@ Json origin_of(const Recipe& recipe) {
   Json origin = {{"vocab_size", recipe.model.vocab_size}, {"single_digits", recipe.model.single_digits}};
   for (const SourceConfig& source : recipe.sources)
     if (source.dataset.empty() && !source.validation)
-      origin["fingerprints"].push_back(open_records(source)->fingerprint());
+      origin["fingerprints"].push_back(open_records(source, recipe.path.string())->fingerprint());
   return origin;
 }
 
@@ -64,7 +65,7 @@ void train_tokenizer(const Recipe& recipe, const fs::path& dir, bool begun, cons
          recipe.model.vocab_size, num_specials, kNumBytes + num_specials);
   text::PieceCounts pieces;
   for (const SourceConfig& source : recipe.sources)
-    if (source.dataset.empty() && !source.validation) count_source(source, pieces, interrupt);
+    if (source.dataset.empty() && !source.validation) count_source(source, recipe.path.string(), pieces, interrupt);
   if (pieces.num_distinct() == 0)
     fail(recipe.path.string(),
          "no source has text to train a tokenizer on; set 'model.tokenizer' to one that is there");
@@ -76,6 +77,7 @@ void train_tokenizer(const Recipe& recipe, const fs::path& dir, bool begun, cons
   if (static_cast<int64_t>(result.tokens.size()) < options.num_tokens)
     fail(recipe.path.string(), "the sources give only {} tokens; 'model.vocab_size' can be {} at most",
          result.tokens.size(), static_cast<int64_t>(result.tokens.size()) + num_specials);
+  fs::remove_all(dir);  // it may hold a tokenizer of another recipe
   io::make_directories(dir);
   text::write_tokenizer(dir, result.tokens, specials);
   io::write_file(marker, origin);

@@ -25,6 +25,7 @@
 #include "train/prepare.h"
 #include "train/run_state.h"
 #include "train/schedule.h"
+#include "train/start_model.h"
 
 namespace puna::train {
 namespace {
@@ -49,6 +50,11 @@ std::string first_difference(const Json& a, const Json& b) {
   for (const auto& [key, value] : flat_b.items())
     if (!flat_a.contains(key)) return fmt::format("{} is new", key.substr(1));
   return "";
+}
+
+Json begun_with(const fs::path& path) try { return read_json_file(path); } catch (const Error& error) {
+  fail(path.string(), "tells what the run began with and cannot be read; start another run with out=DIR: {}",
+       error.what());
 }
 
 class Run {
@@ -102,7 +108,7 @@ class Run {
     if (begun && fs::exists(path)) {
       if (!options_.resume)
         fail(dir_.string(), "holds a run already; go on with --resume, or choose another directory with out=DIR");
-      const std::string difference = first_difference(read_json_file(path), json);
+      const std::string difference = first_difference(begun_with(path), json);
       if (!difference.empty())
         fail(where_, "is not the recipe that {} was started with: {}; use the same, or start another run with out=DIR",
              dir_.string(), difference);
@@ -178,8 +184,7 @@ class Run {
     const bool resume = options_.resume && !checkpoint_steps(dir_ / "checkpoints").empty();
     if (resume) {
       checkpoint = load(state, wide);
-      for (auto& [name, tensor] : checkpoint.tensors)
-        if (name.starts_with("weights/")) masters[name.substr(8)] = tensor;
+      masters = weights_of(checkpoint);
     } else {
       const auto source = initial_weights(recipe_, prepared_.config);
       for (const arch::ParamRow& row : source->rows()) masters[row.name] = source->load(row, wide).clone();
@@ -196,14 +201,12 @@ class Run {
       if (hashes.at(name) != hash)
         fail(where_, "the data of source '{}' are not those that {} was trained on; start another run with out=DIR",
              name, dir_.string());
-    // Of the stage that ran last: the model's files are read anew, and may have changed.
+    // Of the stage that ran last.
     const auto last = static_cast<size_t>(std::max<int64_t>(0, state.stage_step > 0 ? state.stage : state.stage - 1));
     const std::string difference = first_difference(state.config, arch::config_to_hf(configs_.at(last)));
     if (!difference.empty())
-      fail(where_,
-           "the config of the model that {} began with has changed: {}; restore it, or start another run with "
-           "out=DIR",
-           dir_.string(), difference);
+      fail(where_, "the config in {} has changed: {}; restore it, or start another run with out=DIR",
+           (dir_ / "from").string(), difference);
     if (state.threads > 0 && state.threads != at::get_num_threads())
       note(fmt::format(
           "warning: the steps so far ran on {} threads, now there are {}: sums are rounded otherwise, so that "
@@ -217,17 +220,7 @@ class Run {
     losses_ = state.losses;
     norms_ = state.norms;
     dead_ = state.dead_experts;
-    std::map<std::string, arch::ParamRow> rows;
-    for (const arch::ParamRow& row : arch::parameter_table(prepared_.config)) rows[row.name] = row;
-    for (const auto& [name, steps] : state.adam_steps) {
-      learner_->optimizer().add(name, learner_->masters().at(name), is_decayed(rows.at(name)));
-      AdamW::Parameter& parameter = learner_->optimizer().parameters().at(name);
-      parameter.m.copy_(checkpoint.tensors.at("adam_m/" + name));
-      parameter.v.copy_(checkpoint.tensors.at("adam_v/" + name));
-      parameter.steps = steps;
-    }
-    for (const auto& [name, tensor] : checkpoint.tensors)
-      if (name.starts_with("bias/")) learner_->selection_bias()[std::stoi(name.substr(5))] = tensor;
+    restore_learner(checkpoint, state, prepared_.config, *learner_);
   }
 
   void save(CheckpointWriter& writer) {
@@ -235,20 +228,14 @@ class Run {
     log_->sync();
     Checkpoint checkpoint;
     checkpoint.step = step_;
-    for (const auto& [name, tensor] : learner_->masters()) checkpoint.tensors["weights/" + name] = tensor;
-    if (const std::string bad = first_not_finite_weight(checkpoint); !bad.empty())
-      throw NotFinite("train", fmt::format("step {}: '{}' is not finite after the update; it was not saved, older "
-                                           "checkpoints are intact. Lower the learning rate or the weight decay, in "
-                                           "another run with out=DIR",
-                                           step_, bad));
     RunState state;
-    for (const auto& [name, parameter] : learner_->optimizer().parameters()) {
-      checkpoint.tensors["adam_m/" + name] = parameter.m;
-      checkpoint.tensors["adam_v/" + name] = parameter.v;
-      state.adam_steps[name] = parameter.steps;
-    }
-    for (const auto& [layer, bias] : learner_->selection_bias())
-      checkpoint.tensors[fmt::format("bias/{}", layer)] = bias;
+    store_learner(*learner_, checkpoint, state);
+    if (const std::string bad = first_not_finite_weight(checkpoint); !bad.empty())
+      throw NotFinite(
+          fmt::format("step {}: '{}' is not finite after the update; it was not saved, older "
+                      "checkpoints are intact. Lower the learning rate or the weight decay, in "
+                      "another run with out=DIR",
+                      step_, bad));
     state.stage = static_cast<int64_t>(stage_);
     state.stage_step = stage_step_;
     state.next_sample = static_cast<int64_t>(next_sample_);
@@ -301,13 +288,17 @@ class Run {
     }
   }
 
-  // A step that is not finite has changed nothing: the steps before it are saved.
+  // A step that is not finite has changed nothing: the steps before it are saved, and all its documents are told.
   StepResult step_or_save(const StepBatch& batch, double rate, CheckpointWriter& writer) {
     try {
       return learner_->step(batch, rate, source_names_.size(), step_ + 1);
-    } catch (const NotFinite&) {
+    } catch (const NotFinite& error) {
       stop(writer);
-      throw;
+      if (batch.documents.size() <= kMaxShownDocuments) throw;
+      const fs::path list = dir_ / fmt::format("not-finite-{:08}.txt", step_ + 1);
+      io::write_file(list, fmt::format("{}\n", fmt::join(batch.documents, "\n")));
+      throw NotFinite(
+          fmt::format("{}; all {} are listed in {}", error.reason(), batch.documents.size(), list.string()));
     }
   }
 
@@ -415,24 +406,23 @@ int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, a
     const bool wide = any != checkpoint.tensors.end() && any->second.scalar_type() == at::kDouble;
     check_tensors(checkpoint, state, config, wide ? at::kDouble : at::kFloat, where);
   };
-  Checkpoint checkpoint = step < 0 ? load_newest_checkpoint(checkpoints, tell, check).checkpoint
-                                   : load_checkpoint(checkpoints / fmt::format("step-{:08}", step), check);
-  std::map<std::string, at::Tensor> weights;
-  for (auto& [name, tensor] : checkpoint.tensors)
-    if (name.starts_with("weights/")) weights[name.substr(8)] = tensor;
-  const auto source = checkpoint::tensors_model(config, std::move(weights));
+  const Checkpoint checkpoint = [&] {
+    if (step < 0) return load_newest_checkpoint(checkpoints, tell, check).checkpoint;
+    try {
+      return load_checkpoint(checkpoints / fmt::format("step-{:08}", step), check);
+    } catch (const Error& error) {
+      fail(run_dir.string(), "step {} cannot be exported, take another of {}: {}", step, fmt::join(steps, ", "),
+           error.what());
+    }
+  }();
+  const auto source = checkpoint::tensors_model(config, weights_of(checkpoint));
   checkpoint::save_hf(out, config, dtype, [&](const arch::ParamRow& row) { return source->load(row, dtype); });
-  fs::path tokenizer = run_dir / "tokenizer";  // trained by the run; else where the recipe found it
-  if (!fs::is_directory(tokenizer)) tokenizer = state.tokenizer;
-  if (fs::is_directory(tokenizer)) {
-    checkpoint::copy_side_files(tokenizer, out);
-  } else if (fs::is_regular_file(tokenizer) && tokenizer.extension() != ".gguf") {
-    const char* name = tokenizer.extension() == ".json" ? "tokenizer.json" : "tokenizer.model";
-    constexpr int64_t kMaxBytes = 256 << 20;
-    io::write_file(out / name, io::read_file(tokenizer, kMaxBytes));
-  } else if (on_note) {
-    on_note(fmt::format("{} is no tokenizer that can be copied beside the model; put one there", tokenizer.string()));
-  }
+  fs::path tokenizer = run_dir / "tokenizer";
+  if (!fs::is_directory(tokenizer)) tokenizer = state.tokenizer;  // of a run that keeps no copy
+  if (fs::exists(tokenizer))
+    copy_tokenizer(tokenizer, out);
+  else if (on_note)
+    on_note(fmt::format("{} is not there; put the tokenizer beside the model", tokenizer.string()));
   if (config.vision) {  // what came with the tokenizer may be of a model with other tiles
     fs::remove(out / "processor_config.json");
     const Json standard = media::image_processor_json({.tile_size = config.vision->image_size});

@@ -74,6 +74,12 @@ TEST_F(TrainCommand, WhatIsWrongIsSaidInOneLine) {
   expect_error(puna({"plot", path("run")}), 1, "metrics.jsonl] is missing");
   expect_error(train({"source.sums.name=../up"}), 1, "cannot have a directory of this name");
   expect_error(train({"source.sums.generate=arithmetc"}), 1, "did you mean 'arithmetic'?");
+  expect_error(train({"source.sums.generate=arithmetc"}), 1, "r.toml] source 'sums': ");
+  expect_error(train({"source.sums.file=facts.jsonl"}), 1, "'file' has no effect on arithmetic; leave it out");
+  expect_error(train({"source.sums.length=64"}), 1, "'length' has no effect on arithmetic; leave it out");
+  expect_error(train({"model.max_tiles=4"}), 1, "'model.max_tiles' has no effect: the model has no vision");
+  expect_error(train({"model.generation={temperature=-1}"}), 1, "[model.generation]] ");
+  expect_error(train({"model.generation={top_p=1.5}"}), 1, "top_p");
   expect_error(train({"out=" + path("r.toml")}), 1, "cannot be made");
   expect_error(puna({"export", path("none"), "--out", path("model")}), 1, "no directory of a run");
   EXPECT_FALSE(fs::exists(path("model")));
@@ -83,6 +89,28 @@ TEST_F(TrainCommand, WhatDoesNotFitInMemoryIsRefusedBeforeDataAreBuilt) {
   expect_error(train({"model.config.hidden_size=65536", "model.config.num_hidden_layers=1000"}), 1, "are free; use a");
   EXPECT_FALSE(fs::exists(path("run/data")));
   EXPECT_EQ(train({"--no-memory-check"}).status, 0);
+}
+
+TEST_F(TrainCommand, ADryRunCountsWhatItThenRefuses) {
+  const Outcome outcome = train({"--dry-run", "model.config.hidden_size=65536", "model.config.num_hidden_layers=1000"});
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("are free; use a"));
+  EXPECT_THAT(outcome.out, testing::ContainsRegex("parameters +[1-9][0-9]{9}"));
+  EXPECT_THAT(outcome.out, testing::ContainsRegex("activations, least +[1-9]"));
+  EXPECT_THAT(outcome.out, testing::ContainsRegex("train +2 +[1-9][0-9]+ +[1-9][0-9.]+ +- +-\n"));
+  const Outcome json = train({"--dry-run", "--json", "batch.sequence_length=4096", "batch.tokens=4096"});
+  EXPECT_EQ(json.status, 1);
+  EXPECT_THAT(json.err, HasSubstr("max_position_embeddings is 128"));
+  const Json plan = Json::parse(json.out);
+  EXPECT_TRUE(plan["refused"].get<bool>());
+  EXPECT_GT(plan["parameters"], 10000);
+  EXPECT_EQ(plan["stages"][0]["steps"], 2);
+}
+
+TEST_F(TrainCommand, TheLineToGoOnWithCanBeTypedAsItIs) {
+  const Outcome stopped = train({"--max-steps", "1", "schedule={kind='constant'}", "steps=3"});
+  ASSERT_EQ(stopped.status, 0) << stopped.err;
+  EXPECT_THAT(stopped.out, HasSubstr(R"( 'schedule={kind='\''constant'\''}' steps=3 --resume)"));
 }
 
 TEST_F(TrainCommand, SigtermSavesAndStops) {

@@ -138,3 +138,70 @@ def test_unknown_keys_and_shapes_that_cannot_be(recipe, tmp_path):
     assert "shape" in said
     said = train(recipe, tmp_path / "e", "model.vocab_size=100", status=1)
     assert "vocab_size" in said and "100" in said
+
+
+BIG = """
+seed = 1
+threads = 1
+steps = 12
+[model]
+vocab_size = 512
+[model.config]
+model_type = "llama4_text"
+hidden_size = 320
+num_hidden_layers = 6
+num_attention_heads = 5
+num_key_value_heads = 5
+head_dim = 64
+intermediate_size = 512
+intermediate_size_mlp = 1024
+num_local_experts = 4
+interleave_moe_layer_step = 2
+attention_chunk_size = 128
+max_position_embeddings = 256
+[batch]
+tokens = 512
+sequence_length = 128
+[validation]
+every = 5
+tokens = 512
+[checkpoint]
+every = 4
+[[source]]
+name = "sums"
+generate = "arithmetic"
+documents = 3000
+[[source]]
+name = "held"
+generate = "arithmetic"
+documents = 100
+validation = true
+"""
+
+
+def test_a_dry_run_says_what_the_run_then_takes(tmp_path):
+    """Parameters and steps are exact, memory is within 10 % of the run's own peak. Time depends on what else the machine does
+    between the two, so that steps are only held to a factor of 3, by the seconds that the run itself writes down."""
+    recipe = tmp_path / "big.toml"
+    recipe.write_text(BIG)
+    said = subprocess.run([PUNA, "train", recipe, "--dry-run", "--json"], check=True, capture_output=True, text=True)
+    plan = json.loads(said.stdout)
+    assert not (tmp_path / "runs").exists() and not plan["refused"]
+    out = tmp_path / "run"
+    train(recipe, out)
+    shards = [load_file(str(f)) for f in checkpoints(out)[-1].glob("*.safetensors")]
+    weights = sum(t.numel() for shard in shards for name, t in shard.items() if name.startswith("weights/"))
+    moments = sum(t.numel() for shard in shards for name, t in shard.items() if name.startswith("adam_"))
+    assert plan["parameters"] == weights > 8e6
+    memory = plan["memory_bytes"]
+    assert (memory["weights"], memory["gradients"], memory["moments"]) == (4 * weights, 4 * weights, 4 * moments)
+    assert memory["checkpoint_copy"] == 4 * (weights + moments)
+    assert sum(stage["steps"] for stage in plan["stages"]) == len(metrics(out)) == 12
+    timing = [json.loads(line) for line in (out / "timing.jsonl").read_text().splitlines()]
+    peak = max(line["peak_bytes"] for line in timing)
+    assert abs(memory["total"] - peak) < 0.1 * peak, (memory, peak)
+    seconds = sum(line["seconds"] for line in timing)
+    assert seconds / 3 < plan["seconds"]["steps"] < 3 * seconds, (plan["seconds"], seconds)
+    assert plan["seconds"]["preparation"] > 0 and plan["seconds"]["validation"] > 0
+    parts = plan["seconds"]["preparation"] + plan["seconds"]["steps"] + plan["seconds"]["validation"]
+    assert abs(plan["seconds"]["total"] - parts) < 1e-6

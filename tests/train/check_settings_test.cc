@@ -50,9 +50,6 @@ TEST(CheckSettings, SourcesThatAreNotUsed) {
 }
 
 TEST(CheckSettings, WhatTheScheduleOrTheModelDoesNotHave) {
-  EXPECT_THAT(warnings({"stage.last.schedule={decay_steps=3}"}),
-              ElementsAre(HasSubstr("stage.last.schedule.decay_steps has no effect with kind 'cosine'")));
-  EXPECT_THAT(warnings({"schedule.decay_steps=3", "stage.last.schedule={kind='wsd'}"}), IsEmpty());
   EXPECT_THAT(warnings({"optimizer.vision_rate=0.5"}), ElementsAre(HasSubstr("the model has no vision")));
   EXPECT_THAT(warnings({"optimizer.vision_rate=0.5"}, true), IsEmpty());
   EXPECT_THAT(warnings({"stage.last.freeze=['vision']"}), ElementsAre(HasSubstr("has no 'vision' to freeze")));

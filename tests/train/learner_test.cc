@@ -7,8 +7,11 @@
 #include <cmath>
 #include <limits>
 
+#include "io/image.h"
 #include "ops/loss.h"
+#include "tests/data/support.h"
 #include "tests/model/support.h"
+#include "tests/support/golden.h"
 #include "tests/train/support.h"
 
 namespace puna::train {
@@ -22,6 +25,7 @@ using test::random_batch;
 using test::rearranged;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing::Not;
 
 constexpr double kEqual = 1e-12;
 
@@ -94,6 +98,62 @@ TEST(Learner, RecomputationChangesNothing) {
   for (int64_t step = 1; step <= 2; ++step)
     EXPECT_EQ(a->step(batch, 1e-2, 1, step).loss, b->step(batch, 1e-2, 1, step).loss);
   EXPECT_EQ(greatest_difference(a->masters(), b->masters()), 0);
+}
+
+// Every tile another: a picture in the wrong place, or tiles in another order, change loss and gradient.
+std::string picture(int width, int height, int seed) {
+  io::Image image{width, height, {}};
+  for (int i = 0; i < width * height * 3; ++i)
+    image.rgb.push_back(static_cast<uint8_t>((i / 50 * 37 + seed * 91) % 251));
+  const auto bytes = io::encode_png(image);
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+TEST(Learner, PicturesOfPackedDocumentsStayWithTheirOwn) {
+  const test::TemporaryDirectory dir;
+  std::vector<data::Record> records;
+  records.push_back(test::document_with_images({"a ", " b ", " c"}, {picture(112, 56, 1), picture(112, 112, 2)}));
+  records.push_back(test::document("no picture here"));
+  records.push_back(test::document_with_images({"", " d ", " e ", "f"},
+                                               {picture(56, 112, 3), picture(56, 56, 4), picture(168, 56, 5)}));
+  records.push_back(test::document_with_images({"g", ""}, {picture(112, 112, 6)}));
+  const data::Mixture mixture({{"test", test::records_dataset(dir.path() / "d", records), 1, 0}}, 3, 512);
+  const media::ImageProcessorConfig images = test::train_images();
+  const StageConfig stage = plain_stage();
+  std::vector<StepBatch> alone;
+  int64_t tokens = 0, targets = 0, tiles = 0;
+  for (uint64_t n = 0; n < records.size(); ++n) {
+    alone.push_back(make_step_batch(mixture, {.sequence_length = 512, .tokens = 1}, images, n));
+    tokens += alone.back().num_tokens;
+    targets += alone.back().num_targets;
+    tiles += alone.back().num_tiles;
+  }
+  const StepBatch packed = make_step_batch(mixture, {.sequence_length = 512, .tokens = tokens}, images, 0);
+  ASSERT_EQ(packed.micro.size(), 1);
+  ASSERT_EQ(packed.micro[0].sequence_begin.size(), records.size() + 1);
+  ASSERT_EQ(packed.num_images, 6);
+  ASSERT_EQ(packed.num_tiles, tiles);
+  ASSERT_GT(tiles, 2 * packed.num_images) << "several tiles each";
+
+  const auto learner = make_learner(stage, at::kDouble, false, /*vision=*/true);
+  const double loss = learner->step(packed, 1e-3, 1, 1).loss;
+  double expected_loss = 0;
+  std::map<std::string, at::Tensor> expected;
+  for (const StepBatch& batch : alone) {
+    const auto one = make_learner(stage, at::kDouble, false, /*vision=*/true);
+    const double share = static_cast<double>(batch.num_targets) / static_cast<double>(targets);
+    expected_loss += share * one->step(batch, 1e-3, 1, 1).loss;
+    for (const auto& [name, parameter] : one->optimizer().parameters()) {
+      at::Tensor& sum = expected[name];
+      sum = sum.defined() ? sum + parameter.m * share : parameter.m * share;
+    }
+  }
+  EXPECT_NEAR(loss, expected_loss, kEqual);
+  for (const auto& [name, parameter] : learner->optimizer().parameters()) {
+    const double size = std::max(1.0, expected.at(name).abs().max().item<double>());
+    EXPECT_LE((parameter.m - expected.at(name)).abs().max().item<double>(), kEqual * size) << name;
+  }
+  EXPECT_GT(learner->optimizer().parameters().at("vision_model.class_embedding").m.abs().max().item<double>(), 0);
 }
 
 TEST(Learner, ClippingScalesTheWholeGradient) {
@@ -203,6 +263,22 @@ TEST(NotFinite, NamesTheFirstActivation) {
   learner->masters().at("model.layers.2.self_attn.v_proj.weight").detach().fill_(3e38f);
   EXPECT_THAT(not_finite(*learner, batch, 7),
               AllOf(HasSubstr("step 7"), HasSubstr("activation 'layers.2.v' of micro-batch 0")));
+}
+
+TEST(NotFinite, NamesTheVisionModelsOwnActivation) {
+  const auto learner = make_learner(full_stage(), at::kFloat, false, /*vision=*/true);
+  StepBatch batch = random_batch({{9, 14}});
+  batch.micro[0].tokens.narrow(0, 2, 4).fill_(learner->model().config().image_token_id);
+  batch.micro[0].pixels = at::ones({1, 3, 56, 56}).to(at::kBFloat16);
+  learner->masters().at("vision_model.model.layers.1.mlp.fc1.weight").detach().fill_(3e38f);
+  EXPECT_THAT(not_finite(*learner, batch, 7), HasSubstr("activation 'vision_model.layers.1.out' of micro-batch 0"));
+}
+
+TEST(NotFinite, NamesAFewDocumentsAndCountsTheOthers) {
+  const auto learner = make_learner(full_stage());
+  const StepBatch batch = random_batch({std::vector<int64_t>(15, 5)});
+  learner->masters().at("lm_head.weight").detach()[1][1] = NAN;
+  EXPECT_THAT(not_finite(*learner, batch, 2), AllOf(HasSubstr("test/11, 3 more."), Not(HasSubstr("test/12"))));
 }
 
 // A test double of two ranks: what the other rank would have brought is recorded first, then added.

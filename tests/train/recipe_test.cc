@@ -74,7 +74,7 @@ weights = {text = 2}
 )");
   ASSERT_EQ(recipe.stages.size(), 2);
   EXPECT_EQ(recipe.stages[0].optimizer.learning_rate, 0.5);
-  EXPECT_EQ(recipe.stages[1].name, "2");
+  EXPECT_EQ(recipe.stages[1].name, "1");
   EXPECT_EQ(recipe.stages[1].optimizer.learning_rate, 0.25);
   EXPECT_EQ(recipe.stages[1].optimizer.beta1, 0.8);
   EXPECT_EQ(recipe.stages[1].batch.sequence_length, 1024);
@@ -96,6 +96,67 @@ TEST(Recipe, OverridesReachTablesSourcesAndStages) {
   EXPECT_EQ(recipe.stages[1].schedule.kind, "wsd");
   EXPECT_THAT(recipe.stages[0].freeze, ElementsAre("router"));
   EXPECT_EQ(recipe.model.config["head_dim"], 8);
+}
+
+TEST(Recipe, StagesWithoutANameAreCalledByTheirNumber) {
+  const std::string toml =
+      kSmall + "[[stage]]\nsteps = 3\n[[stage]]\nname = \"two\"\nsteps = 3\n[[stage]]\nsteps = 3\n";
+  const Recipe recipe = parse(toml, {"stage.0.steps=7", "stage.2.batch.tokens=999"});
+  EXPECT_EQ(recipe.stages[0].steps, 7);
+  EXPECT_EQ(recipe.stages[0].name, "0");
+  EXPECT_EQ(recipe.stages[2].batch.tokens, 999);
+  EXPECT_THAT(error_of(toml, {"stage.1.steps=7"}), HasSubstr("no stage is called '1'; there are 0, two, 2"));
+}
+
+TEST(Recipe, SettingsWithoutEffectAreRefused) {
+  const std::string top = "steps = 10\n" + kSmall;
+  for (const auto& [changes, wanted] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{"source.text.documents=5"}, "'source.text.documents' has no effect on files"},
+           {{"source.text.seed=5"}, "'source.text.seed' has no effect on files"},
+           {{"source.text.length=5"}, "'source.text.length' has no effect on files"},
+           {{"source.text.file=b.txt"}, "'source.text.file' has no effect on files"},
+           {{"source.text.files=[]", "source.text.dataset=d", "source.text.seed=5"}, "has no effect on a dataset"},
+           {{"schedule.final_fraction=0.1", "schedule.kind=constant"}, "'schedule.final_fraction' has no effect"},
+           {{"schedule.decay_steps=3"}, "'schedule.decay_steps' has no effect on any stage; leave it out"},
+           {{"checkpoint.keep_every=5", "checkpoint.keep_last=0"}, "'checkpoint.keep_every' has no effect"},
+           {{"model.single_digits=true"}, "'model.single_digits' has no effect without 'vocab_size'"}})
+    EXPECT_THAT(error_of(top, changes), HasSubstr(wanted));
+  const std::string stages = kSmall + "[[stage]]\nname = \"one\"\nsteps = 9\n[[stage]]\nname = \"two\"\nsteps = 9\n";
+  const auto accepted = [&](const std::vector<std::string>& changes) {
+    EXPECT_EQ(error_of(stages, changes), "accepted") << changes.back();
+  };
+  accepted({"schedule.decay_steps=3", "stage.two.schedule={kind='wsd'}"});
+  accepted({"schedule.final_fraction=0.5", "stage.two.schedule={kind='constant'}"});
+  accepted({"checkpoint.keep_every=5"});
+  EXPECT_THAT(
+      error_of(stages, {"stage.two.schedule={decay_steps=3}"}),
+      HasSubstr("'stage.two.schedule.decay_steps' has no effect with kind 'cosine'; leave it out, or set kind to wsd"));
+  EXPECT_THAT(error_of(stages, {"stage.two.schedule={kind='constant', final_fraction=0.1}"}),
+              HasSubstr("'stage.two.schedule.final_fraction' has no effect with kind 'constant'"));
+  EXPECT_THAT(error_of(stages, {"schedule.decay_steps=3", "stage.two.schedule={kind='wsd', decay_steps=4}"}),
+              HasSubstr("'schedule.decay_steps' has no effect on any stage"));
+}
+
+TEST(Recipe, GenerationSettingsHaveTheirTypes) {
+  const std::string top = "steps = 10\n" + kSmall;
+  EXPECT_EQ(error_of(top, {"model.generation={do_sample=false, temperature=0.5, top_p=0.9, top_k=40}"}), "accepted");
+  EXPECT_THAT(error_of(top, {"model.generation={do_sample=0}"}),
+              HasSubstr("'model.generation.do_sample' is 0; it must be true"));
+  EXPECT_THAT(error_of(top, {"model.generation={top_k=1.5}"}),
+              HasSubstr("'model.generation.top_k' is 1.5; it must be a whole"));
+  EXPECT_THAT(error_of(top, {"model.generation={top_p='a'}"}),
+              HasSubstr("'model.generation.top_p' is \"a\"; it must be a num"));
+}
+
+// What is in the repository is a recipe that this program takes.
+TEST(Recipe, TheRepositorysRecipesAreAccepted) {
+  int found = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(PUNA_SOURCE_DIR "/recipes")) {
+    if (entry.path().extension() != ".toml") continue;
+    EXPECT_NO_THROW(read_recipe(entry.path())) << entry.path();
+    ++found;
+  }
+  EXPECT_GE(found, 7);
 }
 
 TEST(Recipe, BadOverridesAreNamed) {

@@ -132,15 +132,20 @@ double greatest_difference(const std::map<std::string, at::Tensor>& a, const std
   return worst;
 }
 
-std::shared_ptr<const data::Dataset> text_dataset(const std::filesystem::path& out,
-                                                  const std::vector<std::string>& texts) {
-  std::vector<data::Record> records;
-  for (const std::string& text : texts) records.push_back(document(text));
+std::shared_ptr<const data::Dataset> records_dataset(const std::filesystem::path& out,
+                                                     std::vector<data::Record> records) {
   ListSource source(std::move(records));
   data::Encoding encoding = data_encoding();
   encoding.image_processor = train_images();
   data::build(source, encoding, {.out = out, .name = "test"});
   return data::Dataset::open(out);
+}
+
+std::shared_ptr<const data::Dataset> text_dataset(const std::filesystem::path& out,
+                                                  const std::vector<std::string>& texts) {
+  std::vector<data::Record> records;
+  for (const std::string& text : texts) records.push_back(document(text));
+  return records_dataset(out, std::move(records));
 }
 
 }  // namespace puna::test

@@ -11,6 +11,7 @@
 
 #include "arch/config.h"
 #include "data/mixture.h"
+#include "data/record.h"
 #include "media/image_processor.h"
 #include "train/batches.h"
 #include "train/learner.h"
@@ -44,7 +45,10 @@ train::StepBatch rearranged(const train::StepBatch& batch, const std::vector<int
 /// max |a - b| over all tensors; the names must be equal. NaN gives NaN.
 double greatest_difference(const std::map<std::string, at::Tensor>& a, const std::map<std::string, at::Tensor>& b);
 
-/// A dataset of texts at `out`, encoded for train_config(true).
+/// A dataset at `out`, encoded for train_config(true).
+std::shared_ptr<const data::Dataset> records_dataset(const std::filesystem::path& out,
+                                                     std::vector<data::Record> records);
+/// The same of texts.
 std::shared_ptr<const data::Dataset> text_dataset(const std::filesystem::path& out,
                                                   const std::vector<std::string>& texts);
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -133,6 +134,73 @@ TEST_F(Trainer, NeedsNoSourceOnceItHasBegun) {
   fs::remove(dir() / "notes.txt");
   EXPECT_EQ(train(recipe(), resuming()), Outcome::kFinished);
   EXPECT_EQ(metrics(), metrics("whole"));
+}
+
+std::string train_error(const Recipe& recipe, const TrainOptions& options) {
+  try {
+    train(recipe, options);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST_F(Trainer, DamagedDataOfARunAreNamedWithWhatHelps) {
+  EXPECT_EQ(train(recipe("whole"), {}), Outcome::kFinished);
+  EXPECT_EQ(train(recipe(), stopping(2)), Outcome::kInterrupted);
+  for (const char* file :
+       {"data/sums/shard-00000.safetensors", "data/notes/dataset.json", "tokenizer/tokenizer.json"}) {
+    const fs::path path = dir() / "run" / file;
+    std::string bytes = io::read_file(path, 1 << 24);
+    bytes[bytes.size() / 2] ^= 1;
+    io::write_file(path, bytes.substr(0, bytes.size() - 1));
+    EXPECT_THAT(train_error(recipe(), resuming()),
+                testing::AllOf(HasSubstr("[" + path.parent_path().string() + "]"), HasSubstr("remove this directory")))
+        << file;
+    fs::remove_all(path.parent_path());
+  }
+  EXPECT_EQ(train(recipe(), resuming()), Outcome::kFinished);
+  EXPECT_EQ(metrics(), metrics("whole"));
+  io::write_file(dir() / "run/recipe.json", "{");
+  EXPECT_THAT(train_error(recipe(), resuming()), HasSubstr("start another run with out=DIR"));
+}
+
+TEST_F(Trainer, ListsAllDocumentsOfABatchThatIsNotFinite) {
+  Recipe wild = recipe();
+  wild.stages[0].batch.tokens = 1024;
+  wild.stages[0].optimizer.learning_rate = 1e18;
+  wild.stages[0].optimizer.weight_decay = 0;
+  const fs::path list = dir() / "run/not-finite-00000002.txt";
+  const std::string said = train_error(wild, {});
+  EXPECT_THAT(said, HasSubstr("step 2: "));
+  const std::string names = io::read_file(list, 1 << 20);
+  const auto count = std::ranges::count(names, '\n');
+  EXPECT_GT(count, 13);
+  EXPECT_THAT(said, HasSubstr(fmt::format("; all {} are listed in {}", count, list.string())));
+  EXPECT_THAT(names, HasSubstr("sums/"));
+}
+
+// "reset" is of the stage's start: whoever goes on in its middle keeps the moments and the place in the schedule.
+TEST_F(Trainer, ResumeRestoresSchedulerAndOptimizerTogether) {
+  const auto two_stages = [&](const char* out) {
+    Recipe two = recipe(out);
+    two.stages.push_back(two.stages[0]);
+    two.stages[1].name = "again";
+    two.stages[1].optimizer.reset = true;
+    two.stages[1].schedule.warmup_steps = 2;
+    return two;
+  };
+  EXPECT_EQ(train(two_stages("whole"), {}), Outcome::kFinished);
+  for (const int64_t steps : {1, 4, 6}) {
+    fs::remove_all(dir() / "run");
+    EXPECT_EQ(train(two_stages("run"), stopping(steps)), Outcome::kInterrupted);
+    EXPECT_EQ(train(two_stages("run"), resuming()), Outcome::kFinished);
+    EXPECT_EQ(metrics(), metrics("whole")) << steps;
+    const auto last = [&](const char* out) {
+      return load_checkpoint(dir() / out / "checkpoints/step-00000008").tensors;
+    };
+    for (const auto& [name, tensor] : last("whole")) EXPECT_TRUE(at::equal(tensor, last("run").at(name))) << name;
+  }
 }
 
 TEST_F(Trainer, PassesOverCheckpointsThatItCannotGoOnFrom) {
