@@ -8,6 +8,7 @@
 #include <csignal>
 #include <thread>
 
+#include "base/json.h"
 #include "io/file.h"
 #include "tests/cli/support.h"
 #include "tests/support/golden.h"
@@ -79,7 +80,7 @@ TEST_F(TrainCommand, WhatIsWrongIsSaidInOneLine) {
   expect_error(train({"source.sums.length=64"}), 1, "'length' has no effect on arithmetic; leave it out");
   expect_error(train({"model.max_tiles=4"}), 1, "'model.max_tiles' has no effect: the model has no vision");
   expect_error(train({"model.generation={temperature=-1}"}), 1, "[model.generation]] ");
-  expect_error(train({"model.generation={top_p=1.5}"}), 1, "top_p");
+  expect_error(train({"model.generation={top_p=1.5}"}), 1, "[model.generation]] [--top-p] is 1.5");
   expect_error(train({"out=" + path("r.toml")}), 1, "cannot be made");
   expect_error(puna({"export", path("none"), "--out", path("model")}), 1, "no directory of a run");
   EXPECT_FALSE(fs::exists(path("model")));
