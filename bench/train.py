@@ -99,8 +99,9 @@ def main():
     loss = json.loads(subprocess.run([str(PROGRAM), "loss", "202048", "8192", "64"], check=True, capture_output=True,
                                      text=True).stdout)
     print(f"head and loss, {loss['vocabulary']:,} entries, {loss['tokens']:,} tokens, width {loss['width']}: "
-          f"{loss['extra_bytes'] / 1e6:.0f} MB beyond weights and gradients (logits and their gradient: "
-          f"{loss['naive_bytes'] / 1e6:,.0f} MB), {loss['seconds']:.1f} s")
+          f"{loss['extra_bytes'] / 1e6:.0f} MB beyond weights and their gradient, {loss['adding_bytes'] / 1e6:.0f} MB when "
+          f"it adds to a gradient that is there (logits and their gradient: {loss['naive_bytes'] / 1e6:,.0f} MB), "
+          f"{loss['seconds']:.1f} s")
 
 
 if __name__ == "__main__":

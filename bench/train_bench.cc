@@ -1,7 +1,7 @@
 // Training steps for bench/train.py, which runs them beside transformers' and prints the table.
 //   train_bench steps MODEL THREADS [f32|bf16]: for each line "N" on standard input, N steps; one line of JSON each
 //   train_bench loss VOCABULARY TOKENS WIDTH: peak memory of the fused head and loss, one line of JSON
-// A step is forward, loss, backward and AdamW on 8 sequences of 128 tokens. Tokens are those of the peer.
+// A step is the trainer's own, on 8 sequences of 128 tokens. Tokens are those of the peer.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <fmt/format.h>
@@ -11,19 +11,19 @@
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "base/memory.h"
 #include "checkpoint/model_source.h"
-#include "model/model.h"
 #include "ops/linear_loss.h"
-#include "ops/loss.h"
+#include "parallel/comm.h"
+#include "train/learner.h"
 
 namespace {
-
-using puna::model::Batch;
 
 constexpr int64_t kSequences = 8, kLength = 128;
 
@@ -55,62 +55,54 @@ class Tokens {
 
 class Trainer {
  public:
-  Trainer(const std::string& path, at::ScalarType dtype)
-      : model_(puna::model::Model::load(*puna::checkpoint::open_model(path), {dtype, at::kCPU})),
-        tokens_(model_->config().text.vocab_size) {
-    for (auto& [name, weight] : model_->weights()) {
-      weight.dense = weight.dense.clone().requires_grad_();
-      weights_.push_back(weight.dense);
-      means_.push_back(at::zeros_like(weights_.back()));
-      squares_.push_back(at::zeros_like(weights_.back()));
-      steps_.push_back(at::zeros({}, at::kFloat));
+  Trainer(const std::string& path, at::ScalarType dtype) {
+    const auto source = puna::checkpoint::open_model(path);
+    tokens_ = std::make_unique<Tokens>(source->config().text.vocab_size);
+    std::map<std::string, at::Tensor> masters;
+    for (const auto& row : source->rows()) {
+      masters[row.name] = source->load(row, at::kFloat).clone();
+      // Weight, gradient and two moments; bf16 computes with a copy.
+      state_bytes_ += masters[row.name].numel() * (dtype == at::kBFloat16 ? 18 : 16);
     }
+    learner_ = std::make_unique<puna::train::Learner>(std::move(masters), dtype, puna::parallel::self_comm());
+    puna::train::StageConfig stage;
+    stage.optimizer.beta2 = 0.999;
+    stage.optimizer.clip_norm = 0;
+    learner_->begin_stage(source->config(), stage, /*recompute=*/false);
   }
 
-  int64_t state_bytes() const {
-    int64_t sum = 0;
-    for (const at::Tensor& w : weights_) sum += 4 * static_cast<int64_t>(w.nbytes());
-    return sum;
-  }
+  int64_t state_bytes() const { return state_bytes_; }
 
   // Loss, and seconds without making the tokens.
   std::pair<double, double> step() {
-    const at::Tensor ids = tokens_.next();
+    const puna::train::StepBatch batch = next_batch();
     const auto start = std::chrono::steady_clock::now();
-    Batch batch;
-    batch.tokens = ids;
-    batch.sequence_begin = {0};
-    for (int64_t s = 0; s < kSequences; ++s) {
-      batch.sequence_begin.push_back((s + 1) * kLength);
-      batch.first_position.push_back(0);
-    }
-    at::Tensor targets = ids.roll(-1).view({kSequences, kLength}).clone();
-    targets.select(1, kLength - 1).fill_(puna::ops::kIgnoredTarget);
-    const at::Tensor x = model_->hidden(batch);
-    const puna::ops::Weight& head = model_->weights().at("lm_head.weight");
-    const at::Tensor log_probs = puna::ops::linear_log_probs(x, head, targets.flatten()).log_probs;
-    const at::Tensor loss = log_probs.sum() / static_cast<double>(-kSequences * (kLength - 1));
-    loss.backward();
-    update();
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    return {loss.item<double>(), seconds};
+    const double loss = learner_->step(batch, 1e-3, 1, ++steps_).loss;
+    return {loss, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count()};
   }
 
  private:
-  void update() {
-    std::vector<at::Tensor> values, gradients;
-    for (const at::Tensor& w : weights_) {
-      values.push_back(w.detach());
-      gradients.push_back(w.grad());
+  puna::train::StepBatch next_batch() {
+    puna::train::StepBatch batch;
+    puna::train::MicroBatch& micro = batch.micro.emplace_back();
+    micro.tokens = tokens_->next();
+    const at::Tensor rows = at::arange(kSequences * kLength, at::kLong).view({kSequences, kLength});
+    micro.target_rows = rows.narrow(1, 0, kLength - 1).flatten();
+    micro.targets = micro.tokens.view({kSequences, kLength}).narrow(1, 1, kLength - 1).flatten();
+    micro.sequence_begin = {0};
+    for (int64_t s = 0; s < kSequences; ++s) {
+      micro.sequence_begin.push_back((s + 1) * kLength);
+      for (int32_t t = 0; t + 1 < kLength; ++t) micro.target_position.push_back(t);
     }
-    for (const at::Tensor& s : steps_) s.add_(1);
-    at::_fused_adamw_(values, gradients, means_, squares_, {}, steps_, 1e-3, 0.9, 0.999, 0.1, 1e-8, false, false);
-    for (const at::Tensor& w : weights_) w.mutable_grad().reset();
+    micro.target_source.resize(micro.target_position.size());
+    batch.num_tokens = kSequences * kLength;
+    batch.num_targets = micro.targets.size(0);
+    return batch;
   }
 
-  std::unique_ptr<puna::model::Model> model_;
-  Tokens tokens_;
-  std::vector<at::Tensor> weights_, means_, squares_, steps_;
+  std::unique_ptr<Tokens> tokens_;
+  std::unique_ptr<puna::train::Learner> learner_;
+  int64_t state_bytes_ = 0, steps_ = 0;
 };
 
 void run_steps(const std::string& path, int threads, bool bf16) {
@@ -132,24 +124,31 @@ void run_steps(const std::string& path, int threads, bool bf16) {
   }
 }
 
+// One forward and backward; what it takes at most beyond what is there when it begins, bytes.
+int64_t loss_bytes(const puna::ops::Weight& head, const at::Tensor& x, const at::Tensor& targets, double& loss) {
+  const int64_t before = puna::resident_memory_bytes();
+  reset_peak();
+  const at::Tensor mean = -puna::ops::linear_log_probs(x, head, targets).log_probs.mean();
+  mean.backward();
+  loss = mean.item<double>();
+  return peak_bytes() - before;
+}
+
 void run_loss(int64_t V, int64_t T, int64_t D) {
   const puna::ops::Weight head = {"head", at::randn({V, D}).mul_(0.02).requires_grad_(), {}};
   const at::Tensor x = at::randn({T, D}).requires_grad_(), targets = at::randint(0, V, {T}, at::kLong);
-  head.dense.mutable_grad() = at::zeros_like(head.dense);
-  x.mutable_grad() = at::zeros_like(x);
   at::mm(at::ones({256, 256}), at::ones({256, 256}));
-  const int64_t before = puna::resident_memory_bytes();
-  reset_peak();
+  double loss = 0;
   const auto start = std::chrono::steady_clock::now();
-  const at::Tensor loss = -puna::ops::linear_log_probs(x, head, targets).log_probs.mean();
-  loss.backward();
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  // The gradients were there before; backward made others of the same size to add to them.
+  // The first makes the gradients, the second adds to those that are there, and holds its own until it has.
   const int64_t gradients = static_cast<int64_t>(head.dense.nbytes() + x.nbytes());
+  const int64_t first = loss_bytes(head, x, targets, loss) - gradients;
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const int64_t second = loss_bytes(head, x, targets, loss);
   fmt::print(
       "{{\"vocabulary\": {}, \"tokens\": {}, \"width\": {}, \"seconds\": {:.2f}, \"extra_bytes\": {}, "
-      "\"naive_bytes\": {}, \"loss\": {:.6f}}}\n",
-      V, T, D, seconds, peak_bytes() - before - gradients, 2 * V * T * 4, loss.item<double>());
+      "\"adding_bytes\": {}, \"naive_bytes\": {}, \"loss\": {:.6f}}}\n",
+      V, T, D, seconds, first, second, 2 * V * T * 4, loss);
 }
 
 int run(int argc, char** argv) {
