@@ -157,10 +157,11 @@ asio::awaitable<bool> Connection::read_request(RequestParser& parser) {
         continue;
       }
     }
+    parser.discard_body();
+    hold_body(0);
     co_await refuse(*refusal, parser.is_head());
     break;
   }
-  hold_body(0);
   co_return false;
 }
 

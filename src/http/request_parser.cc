@@ -71,9 +71,11 @@ std::string_view view(beast::string_view text) { return {text.data(), text.size(
 struct RequestParser::State {
   bhttp::request_parser<StringBody> parser;
   int64_t header_bytes, body_bytes;
+  size_t header_taken = 0;
   bool begun = false, expects_continue = false;
   Request request;
 
+  void count_header(size_t taken, size_t waiting);
   void check_header();
   void keep_header();
 };
@@ -97,7 +99,9 @@ size_t RequestParser::put(std::string_view bytes) {
     state_->begun = true;
     const bool in_header = !parser.is_header_done();
     beast::error_code error;
-    taken += parser.put({bytes.data() + taken, bytes.size() - taken}, error);
+    const size_t step = parser.put({bytes.data() + taken, bytes.size() - taken}, error);
+    taken += step;
+    if (in_header) state_->count_header(step, error == bhttp::error::need_more ? bytes.size() - taken : 0);
     if (error == bhttp::error::need_more) {
       if (std::cmp_greater(bytes.size() - taken, state_->header_bytes))
         throw Refusal(400, "a chunk's extension or the trailer is too long");
@@ -111,6 +115,13 @@ size_t RequestParser::put(std::string_view bytes) {
     }
   }
   return taken;
+}
+
+// Beast's own limit is for the lines behind the first alone.
+void RequestParser::State::count_header(size_t taken, size_t waiting) {
+  header_taken += taken;
+  if (std::cmp_greater(header_taken + waiting, header_bytes))
+    throw Refusal(431, fmt::format("the header has more than {} bytes", header_bytes));
 }
 
 void RequestParser::State::check_header() {
@@ -155,6 +166,8 @@ bool RequestParser::keep_alive() const { return state_->parser.keep_alive(); }
 bool RequestParser::is_http_1_0() const { return state_->parser.get().version() < 11; }
 bool RequestParser::is_head() const { return state_->request.method == "HEAD"; }
 int64_t RequestParser::body_bytes() const { return static_cast<int64_t>(state_->parser.get().body().size()); }
+
+void RequestParser::discard_body() { state_->parser.get().body() = std::string(); }
 
 Request RequestParser::take() {
   PUNA_CHECK(done(), "a request is taken before it is whole");

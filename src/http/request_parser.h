@@ -46,6 +46,8 @@ class RequestParser {
   bool is_head() const;
 
   int64_t body_bytes() const;  // that have come
+  /// Its memory is free; no more is put.
+  void discard_body();
   /// Once, when done(). `peer` is left empty.
   Request take();
 

@@ -62,13 +62,15 @@ class Tls final : public Transport {
   IoResult read(std::span<char> into) override {
     ERR_clear_error();
     size_t size = 0;
-    return result(SSL_read_ex(ssl_.get(), into.data(), into.size(), &size), size);
+    const int returned = SSL_read_ex(ssl_.get(), into.data(), into.size(), &size);
+    return result(returned, size);
   }
 
   IoResult write(std::string_view bytes) override {
     ERR_clear_error();
     size_t size = 0;
-    return result(SSL_write_ex(ssl_.get(), bytes.data(), bytes.size(), &size), size);
+    const int returned = SSL_write_ex(ssl_.get(), bytes.data(), bytes.size(), &size);
+    return result(returned, size);
   }
 
   void end_writing() override {
