@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "server/api_error.h"
 #include "server/result_json.h"
 
@@ -28,7 +30,10 @@ class Answer : public std::enable_shared_from_this<Answer> {
         num_completions_(static_cast<size_t>(call_.requests.front().completions)),
         choices_(call_.requests.size() * num_completions_),
         responses_(call_.requests.size()),
-        num_open_(call_.requests.size()) {}
+        num_open_(call_.requests.size()) {
+    if (call_.tools.tools.empty()) return;
+    for (Choice& choice : choices_) choice.parser.emplace(call_.tools);
+  }
 
   void start() {
     check_lengths();
@@ -42,7 +47,14 @@ class Answer : public std::enable_shared_from_this<Answer> {
   }
 
  private:
+  struct ToolCall {
+    std::string id, name, arguments;
+  };
+
   struct Choice {
+    std::optional<text::ToolCallParser> parser;
+    std::string content;  // what is no call, with a parser
+    std::vector<ToolCall> calls;
     std::vector<engine::Sample> samples;  // not yet sent
     engine::Clock::time_point last_token;
     bool begun = false;
@@ -82,10 +94,10 @@ class Answer : public std::enable_shared_from_this<Answer> {
     request.on_token = [self, prompt](int completion, const engine::Sample& sample) {
       self->token(prompt, completion, sample);
     };
-    if (call_.stream) {
+    if (call_.stream || choices_.front().parser) {
       request.on_text = [self, prompt](int completion, std::string_view text) {
         const std::lock_guard lock(self->mutex_);
-        self->send_text(self->index_of(prompt, completion), text);
+        self->take_text(self->index_of(prompt, completion), text);
       };
     }
     request.on_done = [self, prompt](const engine::Response& response) { self->done(prompt, response); };
@@ -123,6 +135,61 @@ class Answer : public std::enable_shared_from_this<Answer> {
     }
     choice.last_token = now;
     if (call_.stream && call_.top_logprobs >= 0) choice.samples.push_back(sample);
+    const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
+    if (choice.parser && sample.id < tokenizer.vocab_size() && tokenizer.is_special(sample.id)) {
+      const std::lock_guard lock(mutex_);
+      take_events(index_of(prompt, completion), choice.parser->special(tokenizer.token_bytes(sample.id)));
+    }
+  }
+
+  // ---- calls of tools
+
+  void take_text(size_t index, std::string_view text) {
+    Choice& choice = choices_[index];
+    if (!choice.parser) return send_text(index, text);
+    take_events(index, choice.parser->push(text));
+  }
+
+  void take_events(size_t index, const std::vector<text::ToolCallEvent>& events) {
+    using Kind = text::ToolCallEvent::Kind;
+    Choice& choice = choices_[index];
+    for (const text::ToolCallEvent& event : events) {
+      if (event.kind == Kind::kContent) {
+        choice.content += event.text;
+        if (call_.stream) send_text(index, event.text);
+        continue;
+      }
+      OrderedJson delta = {{"index", event.call}};
+      if (event.kind == Kind::kCallBegun) {
+        choice.calls.push_back({new_id("call_"), event.text, ""});
+        delta.update(call_json(choice.calls.back()));
+      } else if (event.kind == Kind::kArguments) {
+        choice.calls.at(event.call).arguments += event.text;
+        delta["function"] = {{"arguments", event.text}};
+      } else {
+        continue;
+      }
+      if (!call_.stream || given_up_) continue;
+      begin_choice(index);
+      send_choice(index, {{"tool_calls", OrderedJson::array({std::move(delta)})}}, {}, nullptr);
+    }
+  }
+
+  static OrderedJson call_json(const ToolCall& call) {
+    return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
+  }
+
+  OrderedJson reason_of(size_t index, engine::StopReason reason) const {
+    const char* name = finish_reason(reason);
+    return !choices_[index].calls.empty() && name == std::string_view("stop") ? "tool_calls" : name;
+  }
+
+  /// What the parser still held back.
+  void finish_calls(size_t prompt) {
+    for (size_t i = 0; i < num_completions_; ++i) {
+      const size_t index = prompt * num_completions_ + i;
+      if (choices_[index].parser) take_events(index, choices_[index].parser->finish());
+    }
   }
 
   // ---- in pieces
@@ -184,7 +251,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     for (size_t i = 0; i < response.completions.size(); ++i) {
       const size_t index = prompt * num_completions_ + i;
       begin_choice(index);
-      send_choice(index, OrderedJson::object(), {}, finish_reason(response.completions[i].reason));
+      send_choice(index, OrderedJson::object(), {}, reason_of(index, response.completions[i].reason));
     }
   }
 
@@ -214,14 +281,22 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   OrderedJson whole_choice(size_t prompt, const engine::Response& response, size_t completion) {
     const engine::Generation& one = response.completions[completion];
-    OrderedJson json = {{"index", prompt * num_completions_ + completion}};
+    const size_t index = prompt * num_completions_ + completion;
+    const Choice& choice = choices_[index];
+    OrderedJson json = {{"index", index}};
     if (call_.chat) {
-      json["message"] = {{"role", "assistant"}, {"content", one.text}, {"refusal", nullptr}};
+      const std::string& content = choice.parser ? choice.content : one.text;
+      json["message"] = {{"role", "assistant"}, {"content", content}, {"refusal", nullptr}};
+      if (!choice.calls.empty()) {
+        if (content.empty()) json["message"]["content"] = nullptr;
+        json["message"]["tool_calls"] = OrderedJson::array();
+        for (const ToolCall& call : choice.calls) json["message"]["tool_calls"].push_back(call_json(call));
+      }
     } else {
       json["text"] = (call_.echo ? prompt_text(prompt) : "") + one.text;
     }
     json["logprobs"] = whole_logprobs(prompt, response, one);
-    json["finish_reason"] = finish_reason(one.reason);
+    json["finish_reason"] = reason_of(index, one.reason);
     return json;
   }
 
@@ -245,6 +320,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     if (given_up_) return;
     if (response.error) return fail(api_error_of(response.error));
     responses_[prompt] = response;
+    finish_calls(prompt);
     if (call_.stream) end_stream(prompt, response);
     if (--num_open_ > 0) return;
     given_up_ = true;

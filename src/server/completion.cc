@@ -7,6 +7,7 @@
 #include <random>
 
 #include "server/api_error.h"
+#include "server/tools.h"
 
 namespace puna::server {
 namespace {
@@ -175,7 +176,16 @@ CompletionCall read_chat_call(const OrderedJson& body, Service& service) {
   if (logprobs) call.top_logprobs = request.sampling.logprobs = static_cast<int>(top.value_or(0));
   const OrderedJson* messages = fields.find("messages");
   if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
-  request.prompt = service.prompt_of(read_messages(*messages, "messages"), {});
+  Tools tools = read_tools(fields);
+  if (!tools.schema.empty()) {
+    if (request.grammar)
+      throw ApiError(400, "'tool_choice' that asks for a call and a grammar exclude each other", "tool_choice");
+    request.grammar = service.grammar(Service::GrammarKind::kJsonSchema, tools.schema);
+  }
+  text::ChatOptions options;
+  options.tools = std::move(tools.definitions);
+  request.prompt = service.prompt_of(read_messages(*messages, "messages"), options);
+  call.tools = std::move(tools.rules);
   call.unknown = fields.unknown();
   call.requests.push_back(std::move(request));
   call.added_bos.push_back(false);

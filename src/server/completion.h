@@ -8,6 +8,7 @@
 #include "engine/request.h"
 #include "server/fields.h"
 #include "server/service.h"
+#include "text/tool_call_parser.h"
 
 namespace puna::server {
 
@@ -17,6 +18,7 @@ struct CompletionCall {
   bool include_usage = false;             // a last chunk with the usage
   bool echo = false;                      // begin with the prompt
   int top_logprobs = -1;                  // alternatives; -1: no log-probabilities
+  text::ToolCallRules tools;              // without tools: what looks like a call is text
   std::vector<engine::Request> requests;  // one per prompt
   std::vector<bool> added_bos;            // whether <|begin_of_text|> was put before the prompt that was given
   std::vector<std::string> unknown;       // fields that mean nothing here

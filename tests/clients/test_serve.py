@@ -38,6 +38,10 @@ DECLINED = [
     ({"messages": [{"role": "user", "content": "hi"}], "logit_bias": {"x": 1}}, 400, "logit_bias"),
     ({"messages": [{"role": "user", "content": "hi"}], "top_logprobs": 3}, 400, "top_logprobs"),
     ({"messages": [{"role": "user", "content": "hi"}], "response_format": {"type": "xml"}}, 400, "response_format.type"),
+    ({"messages": [{"role": "user", "content": "hi"}], "tool_choice": "required"}, 400, "tool_choice"),
+    ({"messages": [{"role": "user", "content": "hi"}], "tools": [{"type": "function"}]}, 400, "tools[0].function"),
+    ({"messages": [{"role": "user", "content": "hi"}], "tools": [{"function": {"name": "f"}}],
+      "tool_choice": {"function": {"name": "g"}}}, 400, "tool_choice"),
     ({"messages": [{"role": "user", "content": "hi"}], "model": "gpt-5"}, 404, "model"),
     ({"messages": [{"role": "user", "content": "word " * 9000}]}, 400, "messages"),
 ]
@@ -114,6 +118,35 @@ def test_json_schema_holds(client):
         response_format={"type": "json_schema", "json_schema": {"name": "person", "schema": schema}})
     person = json.loads(answer.choices[0].message.content)
     assert list(person) == ["name", "age"] and 0 <= person["age"] <= 99 and len(person["name"]) <= 5
+
+
+WEATHER = {"type": "function", "function": {"name": "weather", "description": "Weather of a town", "parameters": {
+    "type": "object", "properties": {"town": {"type": "string", "maxLength": 8}, "days": {"type": "integer", "minimum": 1,
+    "maximum": 9}}, "required": ["town", "days"]}}}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+def test_a_tool_call_that_must_be_made(client, choice):
+    options = {"model": "demo", "messages": say("Rain?"), "max_tokens": 300, "temperature": 1, "seed": 2, "tools": [WEATHER],
+               "tool_choice": choice}
+    whole = client.chat.completions.create(**options).choices[0]
+    assert whole.finish_reason == "tool_calls" and whole.message.content is None
+    (call,) = whole.message.tool_calls
+    arguments = json.loads(call.function.arguments)
+    assert call.function.name == "weather" and list(arguments) == ["town", "days"] and 1 <= arguments["days"] <= 9
+    name, streamed, reason = "", "", None
+    for chunk in client.chat.completions.create(stream=True, **options):
+        assert not chunk.choices[0].delta.content
+        for delta in chunk.choices[0].delta.tool_calls or []:
+            name += delta.function.name or ""
+            streamed += delta.function.arguments or ""
+        reason = chunk.choices[0].finish_reason or reason
+    assert (name, json.loads(streamed), reason) == ("weather", arguments, "tool_calls")
+    # The call and its result go back to the model.
+    again = [*say("Rain?"), whole.message.model_dump(exclude_none=True),
+             {"role": "tool", "tool_call_id": call.id, "content": "sunny"}]
+    answer = client.chat.completions.create(model="demo", messages=again, tools=[WEATHER], max_tokens=4, tool_choice="none")
+    assert answer.usage.prompt_tokens > 0 and answer.choices[0].message.tool_calls is None
 
 
 def test_pictures_change_the_answer_and_are_counted(client):
