@@ -14,6 +14,7 @@
 #include "engine/loaded_model.h"
 #include "engine/threads.h"
 #include "train/dry_run.h"
+#include "train/export.h"
 #include "train/recipe.h"
 #include "train/trainer.h"
 
@@ -143,13 +144,16 @@ void run_train(const TrainFlags& flags) {
 
 struct ExportFlags {
   std::string run, out, dtype = "bf16";
+  std::vector<std::string> average;
   int64_t step = -1;
 };
 
 void run_export(const ExportFlags& flags) {
-  const at::ScalarType dtype = flags.dtype == "fp32" ? at::kFloat : at::kBFloat16;
-  const int64_t step = train::export_run(flags.run, flags.step, flags.out, dtype,
-                                         [](const std::string& text) { fmt::print(stderr, "{}\n", text); });
+  train::ExportOptions options{.run = flags.run, .step = flags.step, .average = {}, .on_note = {}};
+  options.average.assign(flags.average.begin(), flags.average.end());
+  if (flags.dtype == "fp32") options.dtype = at::kFloat;
+  options.on_note = [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
+  const int64_t step = train::export_run(options, flags.out);
   print_now(fmt::format("Wrote step {} of {} to {}\n", step, flags.run, flags.out));
 }
 
@@ -186,6 +190,10 @@ void add_export(CLI::App& app) {
   command->add_option("run", flags->run, "Run directory of puna train")->required()->type_name("RUN");
   command->add_option("--step", flags->step, "Of a checkpoint; -1: the newest")->type_name("N")->capture_default_str();
   command->add_option("--out", flags->out, "Directory to write")->required()->type_name("DIR");
+  command
+      ->add_option("--average", flags->average,
+                   "Further runs that went on from one another: the mean of the weights of all")
+      ->type_name("RUN");
   command->add_option("--dtype", flags->dtype, "bf16 or fp32")
       ->check(CLI::IsMember({"bf16", "fp32"}))
       ->type_name("TYPE")

@@ -13,13 +13,12 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
-#include "checkpoint/save.h"
-#include "checkpoint/tensor_models.h"
 #include "io/file.h"
 #include "io/hash.h"
 #include "media/image_processor.h"
 #include "train/check_settings.h"
 #include "train/checkpoint.h"
+#include "train/export.h"
 #include "train/flops.h"
 #include "train/memory_need.h"
 #include "train/prepare.h"
@@ -136,7 +135,7 @@ class Run {
     const fs::path model = dir_ / "model", made = dir_ / "model.tmp";
     if (fs::exists(model)) return;
     fs::remove_all(made);
-    export_run(dir_, -1, made, at::kBFloat16, options_.on_note);
+    export_run({.run = dir_, .average = {}, .on_note = options_.on_note}, made);
     fs::rename(made, model);
   }
 
@@ -383,58 +382,5 @@ class Run {
 }  // namespace
 
 Outcome train(const Recipe& recipe, const TrainOptions& options) { return Run(recipe, options).go(); }
-
-int64_t export_run(const fs::path& run_dir, int64_t step, const fs::path& out, at::ScalarType dtype,
-                   const std::function<void(const std::string&)>& on_note) {
-  const fs::path checkpoints = run_dir / "checkpoints";
-  const std::vector<int64_t> steps = checkpoint_steps(checkpoints);
-  if (!fs::exists(run_dir / "recipe.json")) fail(run_dir.string(), "is no directory of a run of puna train");
-  if (steps.empty())
-    fail(run_dir.string(), "has no checkpoint yet; train on with --resume, or set 'checkpoint.every' in the recipe");
-  if (step >= 0 && std::find(steps.begin(), steps.end(), step) == steps.end())
-    fail((checkpoints / fmt::format("step-{:08}", step)).string(),
-         "is not there; the run has checkpoints of the steps {}", fmt::join(steps, ", "));
-  const auto tell = [&](const std::string& damaged) {
-    if (on_note) on_note(damaged);
-  };
-  RunState state;
-  arch::Llama4Config config;
-  const auto check = [&](const Checkpoint& checkpoint, const std::string& where) {
-    state = read_state(checkpoint.state, where);
-    config = arch::config_from_hf(state.config, where);
-    const auto any = checkpoint.tensors.find("weights/lm_head.weight");
-    const bool wide = any != checkpoint.tensors.end() && any->second.scalar_type() == at::kDouble;
-    check_tensors(checkpoint, state, config, wide ? at::kDouble : at::kFloat, where);
-  };
-  const Checkpoint checkpoint = [&] {
-    if (step < 0) return load_newest_checkpoint(checkpoints, tell, check).checkpoint;
-    try {
-      return load_checkpoint(checkpoints / fmt::format("step-{:08}", step), check);
-    } catch (const Error& error) {
-      fail(run_dir.string(), "step {} cannot be exported, take another of {}: {}", step, fmt::join(steps, ", "),
-           error.what());
-    }
-  }();
-  const auto source = checkpoint::tensors_model(config, weights_of(checkpoint));
-  checkpoint::save_hf(out, config, dtype, [&](const arch::ParamRow& row) { return source->load(row, dtype); });
-  fs::path tokenizer = run_dir / "tokenizer";
-  if (!fs::is_directory(tokenizer)) tokenizer = state.tokenizer;  // of a run that keeps no copy
-  if (fs::exists(tokenizer))
-    copy_tokenizer(tokenizer, out);
-  else if (on_note)
-    on_note(fmt::format("{} is not there; put the tokenizer beside the model", tokenizer.string()));
-  if (config.vision) {  // what came with the tokenizer may be of a model with other tiles
-    fs::remove(out / "processor_config.json");
-    const Json standard = media::image_processor_json({.tile_size = config.vision->image_size});
-    io::write_file(out / "preprocessor_config.json",
-                   (state.image_processor.is_null() ? standard : state.image_processor).dump(2) + "\n");
-  }
-  if (const Json& changes = state.generation; changes.is_object()) {
-    Json generation = read_json_file(out / "generation_config.json");
-    generation.update(changes);
-    io::write_file(out / "generation_config.json", generation.dump(2) + "\n");
-  }
-  return checkpoint.step;
-}
 
 }  // namespace puna::train

@@ -28,9 +28,4 @@ enum class Outcome { kFinished, kInterrupted };
 /// Error, NotFinite among them; the last checkpoint is intact then.
 Outcome train(const Recipe& recipe, const TrainOptions& options);
 
-/// Writes the model of a checkpoint of a run (step -1: the newest) in Hugging Face layout; returns its step.
-/// Damaged checkpoints that are passed over are told to `on_note`. Throws Error when there is no such checkpoint.
-int64_t export_run(const std::filesystem::path& run_dir, int64_t step, const std::filesystem::path& out,
-                   at::ScalarType dtype, const std::function<void(const std::string&)>& on_note = {});
-
 }  // namespace puna::train

@@ -11,6 +11,7 @@
 #include "io/file.h"
 #include "tests/support/golden.h"
 #include "train/checkpoint.h"
+#include "train/export.h"
 #include "train/learner.h"
 
 namespace puna::train {
@@ -95,7 +96,7 @@ class Trainer : public testing::Test {
     CheckpointWriter({.dir = run / "checkpoints", .keep_last = 0}).save(checkpoint);
     std::string said;
     const auto note = [&](const std::string& text) { said += text + "\n"; };
-    const int64_t step = export_run(run, -1, dir() / "model", at::kFloat, note);
+    const int64_t step = export_run({.run = run, .average = {}, .dtype = at::kFloat, .on_note = note}, dir() / "model");
     EXPECT_EQ(step, said.empty() ? 3 : 2);
     fs::remove_all(dir() / "model");
     TrainOptions options = resuming(1);
@@ -323,7 +324,37 @@ TEST_F(Trainer, NeverSavesWeightsThatAreNotFinite) {
     EXPECT_THAT(error.what(), HasSubstr("step 3: 'weights/"));
   }
   EXPECT_THAT(checkpoint_steps(dir() / "run/checkpoints"), testing::ElementsAre(2));
-  EXPECT_EQ(export_run(dir() / "run", -1, dir() / "model", at::kFloat), 2);
+  EXPECT_EQ(export_run({.run = dir() / "run", .average = {}, .dtype = at::kFloat, .on_note = {}}, dir() / "model"), 2);
+}
+
+TEST_F(Trainer, ExportsTheMeanOfRuns) {
+  Recipe other = recipe("other");
+  other.seed = 77;
+  ASSERT_EQ(train(recipe(), stopping(2)), Outcome::kInterrupted);
+  ASSERT_EQ(train(other, stopping(3)), Outcome::kInterrupted);
+  ExportOptions options{.run = dir() / "run", .average = {dir() / "other"}, .dtype = at::kFloat, .on_note = {}};
+  EXPECT_EQ(export_run(options, dir() / "mean"), 2);
+  const auto mean = checkpoint::open_model(dir() / "mean");
+  const Checkpoint a = load_checkpoint(dir() / "run/checkpoints/step-00000002");
+  const Checkpoint b = load_checkpoint(dir() / "other/checkpoints/step-00000003");
+  for (const auto& [name, weight] : a.tensors) {
+    if (!name.starts_with("weights/")) continue;
+    const at::Tensor half = ((weight.to(at::kDouble) + b.tensors.at(name).to(at::kDouble)) / 2).to(at::kFloat);
+    ASSERT_FALSE(weight.equal(half)) << name;
+    for (const arch::ParamRow& row : mean->rows()) {
+      if ("weights/" + row.name == name) EXPECT_TRUE(mean->load(row, at::kFloat).equal(half)) << name;
+    }
+  }
+  Recipe larger = recipe("larger");
+  larger.model.config["num_hidden_layers"] = 4;
+  ASSERT_EQ(train(larger, stopping(1)), Outcome::kInterrupted);
+  options.average = {dir() / "larger"};
+  try {
+    export_run(options, dir() / "none");
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("larger] is of a model of another shape"));
+  }
 }
 
 TEST_F(Trainer, PassesOverWeightsThatAreNotFinite) {
