@@ -46,9 +46,9 @@ fs::path write_image(const fs::path& path, int width, int height, uint8_t seed) 
 TEST(Cli, HelpIsAsFrozen) {
   const fs::path dir = fs::path(PUNA_SOURCE_DIR) / "tests/golden/cli";
   for (const char* command :
-       {"",      "chat",       "generate",  "inspect",       "tokenize",   "tokenizer",  "tokenizer train",
-        "data",  "data build", "data show", "data generate", "perplexity", "plot",       "eval",
-        "train", "export",     "quantize",  "compare",       "convert",    "demo-model", "golden"}) {
+       {"",       "chat",       "generate",  "serve",         "inspect",    "tokenize", "tokenizer", "tokenizer train",
+        "data",   "data build", "data show", "data generate", "perplexity", "plot",     "eval",      "train",
+        "export", "quantize",   "compare",   "convert",       "demo-model", "golden"}) {
     std::vector<std::string> arguments;
     std::istringstream words(command);
     for (std::string word; words >> word;) arguments.push_back(word);
