@@ -46,7 +46,7 @@ void add_engine_options(CLI::App& command, EngineFlags& flags) {
                   "Tokens of a step at most: fewer let answers go on sooner while a long prompt is read")
       ->check(CLI::Range(int64_t{2}, int64_t{1} << 20))
       ->type_name("N")
-      ->default_str("2048")
+      ->default_str(flags.step_tokens > 0 ? std::to_string(flags.step_tokens) : "2048")
       ->group(group);
   command.add_flag("--int8-cache", flags.int8_cache, "Keys and values in INT8: half the memory of BF16, not exact")
       ->group(group);

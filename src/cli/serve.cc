@@ -49,7 +49,6 @@ void run_serve(const ServeFlags& flags) {
   const EngineSetup setup(flags.engine, loaded, flags.context);
   server::ServiceOptions options;
   options.engine = setup.options();
-  options.engine.step_tokens = engine::EngineOptions().step_tokens;
   options.engine.max_sequences = flags.max_sequences;
   options.model_id = flags.name.empty() ? std::filesystem::path(loaded.name).filename().string() : flags.name;
   options.max_requests = flags.max_requests;
@@ -117,6 +116,7 @@ void add_serve(CLI::App& app) {
       ->type_name("SECONDS")
       ->check(CLI::Range(int64_t{0}, int64_t{86400}))
       ->capture_default_str();
+  flags->engine.step_tokens = engine::EngineOptions().step_tokens;  // many wait for the end of a step
   add_engine_options(*command, flags->engine);
   command->footer(
       "Example:\n  puna serve --port 8080\n  curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: "
