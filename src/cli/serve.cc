@@ -74,6 +74,7 @@ void run_serve(const ServeFlags& flags) {
   if (!is_loopback(flags.host) && flags.keys.empty())
     say_aside("Anybody who reaches this address may use the model; --keys FILE asks for a key");
   server.run();
+  service.stop();
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
 }

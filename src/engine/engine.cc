@@ -137,7 +137,8 @@ std::shared_ptr<Ticket> Engine::submit(Request request) {
   if (request.prompt_logprobs > 100)
     throw UsageError("prompt_logprobs", fmt::format("is {}; it must be from 0 to 100", request.prompt_logprobs));
   validate(request.sampling);
-  StopMatcher(request.stop_strings);  // refuses what it cannot match
+  StopMatcher(request.stop_strings);              // refuses what it cannot match
+  if (request.grammar) request.grammar->start();  // so does a grammar whose first states are too many
   auto job = std::make_shared<Job>();
   job->contents = content_keys(loaded_, request.prompt);
   job->num_open = request.completions;

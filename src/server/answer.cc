@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
 #include <optional>
 
 #include "server/api_error.h"
@@ -11,6 +13,19 @@ namespace puna::server {
 namespace {
 
 constexpr size_t kMostUnsent = size_t{4} << 20;  // bytes; a client that reads no more than that is given up
+
+/// In a header: names of letters, digits, "_", "-" and ".", as many as fit.
+std::string shown_names(const std::vector<std::string>& names) {
+  constexpr size_t kMostBytes = 1000;
+  std::string shown;
+  for (const std::string& name : names) {
+    const bool plain = std::all_of(name.begin(), name.end(), [](unsigned char c) {
+      return c < 0x80 && (std::isalnum(c) != 0 || c == '_' || c == '-' || c == '.');
+    });
+    if (plain && shown.size() + name.size() < kMostBytes) shown += (shown.empty() ? "" : ", ") + name;
+  }
+  return shown;
+}
 
 double seconds_since(engine::Clock::time_point then) {
   return std::chrono::duration<double>(engine::Clock::now() - then).count();
@@ -115,8 +130,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
     http::Reply reply;
     reply.content_type = type;
     if (call_.stream) reply.headers.emplace_back("Cache-Control", "no-cache");
-    if (!call_.unknown.empty())
-      reply.headers.emplace_back("X-Puna-Ignored", fmt::format("{}", fmt::join(call_.unknown, ", ")));
+    if (const std::string names = shown_names(call_.unknown); !names.empty())
+      reply.headers.emplace_back("X-Puna-Ignored", names);
     reply.headers.emplace_back("X-Request-Id", id_);
     return reply;
   }
@@ -129,9 +144,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
     Choice& choice = choices_[index_of(prompt, completion)];
     const auto now = engine::Clock::now();
     if (choice.last_token == engine::Clock::time_point()) {
-      service_.metrics().first_token(seconds_since(call_.arrival));
+      service_.metrics()->first_token(seconds_since(call_.arrival));
     } else {
-      service_.metrics().next_token(std::chrono::duration<double>(now - choice.last_token).count());
+      service_.metrics()->next_token(std::chrono::duration<double>(now - choice.last_token).count());
     }
     choice.last_token = now;
     if (call_.stream && call_.top_logprobs >= 0) choice.samples.push_back(sample);
@@ -196,7 +211,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   void send(const OrderedJson& json) {
     exchange_->write("data: " + dump(json) + "\n\n");
-    if (exchange_->unsent_bytes() > kMostUnsent) cancel();
+    if (exchange_->unsent_bytes() <= kMostUnsent) return;
+    given_up_ = true;  // and dropped without its end, so that the client sees that it is not whole
+    cancel();
   }
 
   OrderedJson logprobs_of(Choice& choice, std::span<const engine::Sample> samples) {
@@ -215,6 +232,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   }
 
   void send_choice(size_t index, OrderedJson delta, std::string_view text, const OrderedJson& reason) {
+    if (given_up_) return;
     Choice& choice = choices_[index];
     OrderedJson json = {{"index", index}};
     if (call_.chat) {
@@ -319,9 +337,13 @@ class Answer : public std::enable_shared_from_this<Answer> {
     const std::lock_guard lock(mutex_);
     if (given_up_) return;
     if (response.error) return fail(api_error_of(response.error));
+    const auto cut = [](const engine::Generation& one) { return one.reason == engine::StopReason::kCancelled; };
+    if (std::any_of(response.completions.begin(), response.completions.end(), cut))
+      return fail(ApiError(503, "The answer was cut short.", {}, "cancelled"));
     responses_[prompt] = response;
     finish_calls(prompt);
     if (call_.stream) end_stream(prompt, response);
+    if (given_up_) return;
     if (--num_open_ > 0) return;
     given_up_ = true;
     if (!call_.stream) return reply_whole();

@@ -1,5 +1,6 @@
 #include "server/api.h"
 
+#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,23 +16,44 @@ namespace {
 
 constexpr int64_t kMostTokensShown = 1'000'000;
 
+std::string lower(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  return result;
+}
+
 /// The key of "Authorization: Bearer KEY", or of Anthropic's header.
 std::string_view key_of(const http::Request& request) {
   const std::string_view bearer = request.header("authorization");
   constexpr std::string_view kScheme = "Bearer ";
-  if (bearer.starts_with(kScheme)) return bearer.substr(kScheme.size());
+  if (lower(bearer.substr(0, kScheme.size())) == lower(kScheme)) return bearer.substr(kScheme.size());
   return request.header("x-api-key");
 }
 
-bool names_this_machine(std::string_view host) {
-  if (host.starts_with('[')) return host.substr(0, host.find(']') + 1) == "[::1]";
-  host = host.substr(0, host.find(':'));
-  return host.empty() || host == "localhost" || host.ends_with(".localhost") || host.starts_with("127.");
+/// "localhost", "[::1]", "127.0.0.1" and the like, with a port or without.
+bool names_this_machine(std::string_view given) {
+  std::string host = lower(given);
+  const size_t colon = host.rfind(':');
+  if (colon != std::string::npos && host.find_first_not_of("0123456789", colon + 1) == std::string::npos)
+    host.resize(colon);
+  in_addr address;
+  return host.empty() || host == "localhost" || host == "[::1]" ||
+         (inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127);
+}
+
+/// A browser names the page that asks; one that this server gave out itself has its own address.
+bool is_own_origin(const http::Request& request) {
+  const std::string_view origin = request.header("origin");
+  const size_t at = origin.find("://");
+  return at != std::string_view::npos && lower(origin.substr(at + 3)) == lower(request.header("host"));
 }
 
 void check_json(const http::Request& request) {
+  // Needed even of those who leave it out: a page of another origin may send that without asking first.
   const std::string_view type = request.header("content-type");
-  if (type.empty() || type.substr(0, type.find(';')) == "application/json") return;
+  std::string kind = lower(type.substr(0, type.find(';')));
+  kind.resize(kind.find_last_not_of(" \t") + 1);
+  if (kind == "application/json") return;
   throw ApiError(
       415, fmt::format("Content-Type is '{}'; send JSON, with Content-Type: application/json", type.substr(0, 80)));
 }
@@ -58,7 +80,7 @@ Api::Api(Service& service, ApiOptions options) : service_(service), options_(std
 void Api::handle(const http::Request& request, const Exchange& exchange) {
   const std::string path = known_path(request.path);
   exchange->prepare(cors_headers(request),
-                    [this, path](int status) { service_.metrics().count_request(path, status); });
+                    [metrics = service_.metrics(), path](int status) { metrics->count_request(path, status); });
   try {
     route(request, exchange);
   } catch (...) {
@@ -70,6 +92,8 @@ void Api::route(const http::Request& request, const Exchange& exchange) {
   if (options_.loopback && !names_this_machine(request.header("host")))
     throw ApiError(
         403, "Only requests for this machine's own name are answered; start the server with --host to change that");
+  if (!request.header("origin").empty() && !is_own_origin(request) && cors_headers(request).empty())
+    throw ApiError(403, "Pages of this origin may not ask; start the server with --origin to let them");
   if (request.method == "OPTIONS")
     return exchange->reply({.status = 204, .body = {}, .content_type = {}, .headers = {}});
   const Route* of_path = nullptr;
@@ -102,13 +126,14 @@ std::string Api::known_path(const std::string& path) {
 }
 
 http::Headers Api::cors_headers(const http::Request& request) const {
-  const std::string origin(request.header("origin"));
+  const std::string origin(request.header("origin")), asked(request.header("access-control-request-headers"));
   const auto& allowed = options_.origins;
   const bool any = std::find(allowed.begin(), allowed.end(), "*") != allowed.end();
   if (origin.empty() || (!any && std::find(allowed.begin(), allowed.end(), origin) == allowed.end())) return {};
   return {{"Access-Control-Allow-Origin", any ? "*" : origin},
           {"Access-Control-Allow-Methods", "GET, POST, OPTIONS"},
-          {"Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key"},
+          {"Access-Control-Allow-Headers", asked.empty() ? "Authorization, Content-Type, X-Api-Key" : asked},
+          {"Access-Control-Expose-Headers", "X-Request-Id, X-Puna-Ignored, Retry-After"},
           {"Access-Control-Max-Age", "600"},
           {"Vary", "Origin"}};
 }
@@ -131,9 +156,12 @@ void Api::with_body(const http::Request& request, const Exchange& exchange,
                     std::function<void(const OrderedJson&, std::shared_ptr<Service::Place>)> work) {
   check_json(request);
   auto place = service_.take_place();
-  service_.prepare([this, body = request.body, exchange, work = std::move(work), place = std::move(place)] {
+  service_.prepare([body = request.body, exchange, work = std::move(work), place = std::move(place)]() mutable {
+    if (exchange->gone()) return;
     try {
-      work(parse_ordered_json(body, "body"), place);
+      const OrderedJson json = parse_ordered_json(body, "body");
+      std::string().swap(body);
+      work(json, place);
     } catch (...) {
       exchange->reply(api_error_of(std::current_exception()).reply());
     }
@@ -145,7 +173,7 @@ void Api::health(const http::Request&, const Exchange& exchange) { reply(exchang
 void Api::metrics(const http::Request&, const Exchange& exchange) {
   http::Reply reply;
   reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  reply.body = service_.metrics().text(service_.engine(), open_connections());
+  reply.body = service_.metrics()->text(service_.engine(), open_connections());
   exchange->reply(std::move(reply));
 }
 
@@ -206,6 +234,7 @@ void Api::detokenize(const http::Request& request, const Exchange& exchange) {
     Fields fields(body);
     const OrderedJson* tokens = fields.find("tokens");
     if (!tokens || !tokens->is_array()) throw ApiError(400, "'tokens' must be an array of token ids", "tokens");
+    if (std::ssize(*tokens) > kMostTokensShown) throw ApiError(413, "These are too many tokens for one text", "tokens");
     std::vector<text::TokenId> ids;
     for (const OrderedJson& id : *tokens) {
       if (!id.is_number_integer()) wrong_field("tokens", id, "token ids");

@@ -15,19 +15,33 @@ namespace {
 constexpr int kMostAlternatives = 20;
 constexpr int kMostCompletions = 128;
 constexpr size_t kMostPrompts = 256;
-constexpr size_t kMostStops = 64;
+constexpr size_t kMostStops = 64, kMostStopBytes = 1024;  // each
+constexpr size_t kMostBiases = 1024;
+constexpr size_t kMostAnswers = 1024;  // of one request: prompts times n
 
-void read_stops(Fields& fields, engine::Request& request) {
+/// Throws ApiError unless it is a token of the vocabulary.
+engine::TokenId read_token(const OrderedJson& id, const std::string& path, const engine::LoadedModel& loaded) {
+  const int64_t vocabulary = loaded.config().text.vocab_size;
+  if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocabulary)
+    wrong_field(path, id, fmt::format("token ids from 0 to {}", vocabulary - 1));
+  return id.get<engine::TokenId>();
+}
+
+void read_stops(Fields& fields, const engine::LoadedModel& loaded, engine::Request& request) {
   const OrderedJson* stop = fields.find("stop");
   const auto add = [&](const OrderedJson& one) {
     if (one.is_number_integer()) {
-      request.stop_tokens.push_back(one.get<engine::TokenId>());
+      request.stop_tokens.push_back(read_token(one, "stop", loaded));
     } else if (one.is_string() && !one.get_ref<const std::string&>().empty()) {
       request.stop_strings.push_back(one.get<std::string>());
+      if (request.stop_strings.back().size() > kMostStopBytes)
+        wrong_field("stop", one, fmt::format("at most {} bytes", kMostStopBytes));
     } else {
       wrong_field("stop", one, "a string that is not empty, a token id, or an array of them");
     }
   };
+  if (stop && stop->size() > kMostStops)
+    throw ApiError(400, fmt::format("'stop' holds more than {} entries", kMostStops), "stop");
   if (stop && stop->is_array()) {
     for (const OrderedJson& one : *stop) add(one);
   } else if (stop) {
@@ -35,10 +49,7 @@ void read_stops(Fields& fields, engine::Request& request) {
   }
   if (const OrderedJson* ids = fields.find("stop_token_ids")) {
     if (!ids->is_array()) wrong_field("stop_token_ids", *ids, "an array of token ids");
-    for (const OrderedJson& id : *ids) {
-      if (!id.is_number_integer()) wrong_field("stop_token_ids", id, "an array of token ids");
-      request.stop_tokens.push_back(id.get<engine::TokenId>());
-    }
+    for (const OrderedJson& id : *ids) request.stop_tokens.push_back(read_token(id, "stop_token_ids", loaded));
   }
   if (request.stop_strings.size() + request.stop_tokens.size() > kMostStops)
     throw ApiError(400, fmt::format("'stop' holds more than {} entries", kMostStops), "stop");
@@ -47,7 +58,8 @@ void read_stops(Fields& fields, engine::Request& request) {
 void read_bias(Fields& fields, const engine::LoadedModel& loaded, engine::SamplingParams& sampling) {
   const OrderedJson* bias = fields.find("logit_bias");
   if (!bias) return;
-  if (!bias->is_object()) wrong_field("logit_bias", *bias, "an object of token ids and numbers");
+  if (!bias->is_object() || bias->size() > kMostBiases)
+    wrong_field("logit_bias", *bias, fmt::format("an object of at most {} token ids and numbers", kMostBiases));
   for (const auto& [name, value] : bias->items()) {
     engine::TokenId id = -1;
     const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), id);
@@ -70,11 +82,14 @@ uint64_t fresh_seed() {
 void read_sampling(Fields& fields, const engine::LoadedModel& loaded, engine::SamplingParams& sampling) {
   sampling = loaded.defaults;
   sampling.temperature = fields.number("temperature", 0, 100).value_or(sampling.temperature);
-  sampling.top_p = fields.number("top_p", 0, 1).value_or(sampling.top_p);
+  if (const auto top_p = fields.number("top_p", 0, 1)) {
+    sampling.top_p = *top_p > 0 ? *top_p : 1;
+    if (*top_p == 0) sampling.temperature = 0;  // the most probable token alone
+  }
   sampling.top_k = std::max<int64_t>(0, fields.integer("top_k", -1, INT32_MAX).value_or(sampling.top_k));
   sampling.min_p = fields.number("min_p", 0, 1).value_or(sampling.min_p);
-  sampling.typical_p = fields.number("typical_p", 0, 1).value_or(sampling.typical_p);
-  sampling.repetition_penalty = fields.number("repetition_penalty", 1e-3, 1e3).value_or(sampling.repetition_penalty);
+  sampling.typical_p = fields.number("typical_p", 1e-6, 1).value_or(sampling.typical_p);
+  sampling.repetition_penalty = fields.number("repetition_penalty", 0.01, 100).value_or(sampling.repetition_penalty);
   sampling.frequency_penalty = fields.number("frequency_penalty", -2, 2).value_or(sampling.frequency_penalty);
   sampling.presence_penalty = fields.number("presence_penalty", -2, 2).value_or(sampling.presence_penalty);
   if (sampling.temperature > 0 && sampling.temperature < 0.001) sampling.temperature = 0;
@@ -114,10 +129,11 @@ engine::Request read_common(Fields& fields, Service& service, CompletionCall& ca
   }
   engine::Request request;
   read_sampling(fields, service.loaded(), request.sampling);
-  read_stops(fields, request);
+  read_stops(fields, service.loaded(), request);
   request.grammar = read_grammar(fields, service);
-  request.completions = static_cast<int>(fields.integer("n", 1, kMostCompletions).value_or(1));
-  request.priority = static_cast<int>(fields.integer("priority", -1000, 1000).value_or(0));
+  request.completions = static_cast<int>(
+      fields.integer("n", 1, std::min<int64_t>(kMostCompletions, service.options().engine.max_sequences)).value_or(1));
+  request.priority = static_cast<int>(fields.integer("priority", -1000, 0).value_or(0));
   request.ignore_stop_tokens = fields.boolean("ignore_eos").value_or(false);
   call.stream = fields.boolean("stream").value_or(false);
   if (const OrderedJson* options = fields.find("stream_options")) {
@@ -141,12 +157,7 @@ void set_tokens(Fields& fields, std::initializer_list<const char*> names, int64_
 
 engine::Prompt tokens_prompt(const OrderedJson& ids, const std::string& path, const Service& service) {
   engine::Prompt prompt;
-  const int64_t vocabulary = service.loaded().config().text.vocab_size;
-  for (const OrderedJson& id : ids) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocabulary)
-      wrong_field(path, id, fmt::format("token ids from 0 to {}", vocabulary - 1));
-    prompt.tokens.push_back(id.get<engine::TokenId>());
-  }
+  for (const OrderedJson& id : ids) prompt.tokens.push_back(read_token(id, path, service.loaded()));
   if (prompt.tokens.empty()) throw ApiError(400, fmt::format("'{}' holds no token", path), path);
   return prompt;
 }
@@ -202,6 +213,8 @@ CompletionCall read_completion_call(const OrderedJson& body, Service& service) {
   if (const auto top = fields.integer("logprobs", 0, kMostAlternatives)) {
     call.top_logprobs = request.sampling.logprobs = static_cast<int>(*top);
     if (call.echo) request.prompt_logprobs = call.top_logprobs;
+    if (call.echo && call.stream)
+      throw ApiError(400, "'echo' with 'logprobs' cannot be streamed; leave out one of the three", "stream");
   }
   if (request.max_tokens == 0 && request.prompt_logprobs < 0) request.prompt_logprobs = 0;
   if (const auto best = fields.integer("best_of", 1, kMostCompletions); best && *best != request.completions)
@@ -213,6 +226,8 @@ CompletionCall read_completion_call(const OrderedJson& body, Service& service) {
   if (!prompt) throw ApiError(400, "'prompt' is missing", "prompt", "missing_required_parameter");
   const bool several = prompt->is_array() && !prompt->empty() && !prompt->front().is_number();
   const size_t count = several ? prompt->size() : 1;
+  if (count * static_cast<size_t>(request.completions) > kMostAnswers)
+    throw ApiError(400, fmt::format("'prompt' and 'n' ask for more than {} answers", kMostAnswers), "n");
   if (count > kMostPrompts)
     throw ApiError(400, fmt::format("'prompt' holds more than {} prompts", kMostPrompts), "prompt");
   for (size_t i = 0; i < count; ++i) {

@@ -79,7 +79,9 @@ text::Message read_message(const OrderedJson& json, const std::string& path, std
       message.tool_calls.push_back(read_tool_call((*calls)[i], fmt::format("{}[{}]", at, i)));
     message.end_of_message = !message.tool_calls.empty();
   }
-  if (!content && message.tool_calls.empty())
+  if (const auto refusal = fields.text("refusal"); !content && refusal)
+    message.parts.emplace_back(text::TextPart{*refusal});
+  if (!content && message.role != text::Role::kAssistant)
     throw ApiError(400, fmt::format("'{}' is missing", fields.path_of("content")), fields.path_of("content"));
   return message;
 }

@@ -31,8 +31,11 @@ Service::Service(const engine::LoadedModel& loaded, ServiceOptions options)
   for (int i = 0; i < options_.workers; ++i) threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
 }
 
-Service::~Service() {
+void Service::stop() {
+  draining_ = true;
   for (std::jthread& thread : threads_) thread.request_stop();
+  threads_.clear();  // waits for them
+  work_.clear();
 }
 
 Service::Place::~Place() { --service_.num_places_; }
@@ -61,7 +64,7 @@ void Service::work(const std::stop_token& stop) {
     std::function<void()> next;
     {
       std::unique_lock lock(work_mutex_);
-      if (!work_arrived_.wait(lock, stop, [&] { return !work_.empty(); })) return;
+      if (!work_arrived_.wait(lock, stop, [&] { return !work_.empty(); }) || stop.stop_requested()) return;
       next = std::move(work_.front());
       work_.pop_front();
     }
@@ -73,6 +76,7 @@ engine::Prompt Service::prompt_of(Conversation conversation, const text::ChatOpt
   engine::check_images(loaded_, conversation.images.size());
   std::vector<engine::EncodedImage> images;
   for (ImageSource& source : conversation.images) {
+    if (stopping()) throw ApiError(503, "The server is shutting down.", {}, "shutting_down");
     const std::string bytes = image_bytes(source);
     io::ImageLimits limits;
     limits.max_bytes = kMostImageBytes;

@@ -32,8 +32,10 @@ class Service {
  public:
   /// `loaded` must outlive the service. As Engine's constructor throws.
   Service(const engine::LoadedModel& loaded, ServiceOptions options);
-  /// Cancels what runs.
-  ~Service();
+  ~Service() { stop(); }
+
+  /// Ends the threads: what waits is dropped, what runs is cancelled. What handlers refer to must live until then.
+  void stop();
 
   /// Holds one of max_requests while it lives.
   class Place {
@@ -46,7 +48,7 @@ class Service {
    private:
     Service& service_;
   };
-  /// Throws ApiError 429 when there is none, 503 while draining.
+  /// Throws ApiError 429 when there is none, 503 once stopping.
   std::shared_ptr<Place> take_place();
 
   /// Runs `work`, which must not throw, on a worker.
@@ -59,13 +61,13 @@ class Service {
   /// Compiled, or from an earlier request. Throws Error for one that is wrong.
   std::shared_ptr<const grammar::CompiledGrammar> grammar(GrammarKind kind, const std::string& text);
 
-  /// From now on take_place() refuses.
-  void drain() { draining_ = true; }
+  /// Whether stop() was called: long work looks at it.
+  bool stopping() const { return draining_; }
 
   engine::Engine& engine() { return engine_; }
   const engine::LoadedModel& loaded() const { return loaded_; }
   const ServiceOptions& options() const { return options_; }
-  Metrics& metrics() { return metrics_; }
+  const std::shared_ptr<Metrics>& metrics() { return metrics_; }
   int64_t created() const { return created_; }  // unix_time()
 
  private:
@@ -74,10 +76,10 @@ class Service {
   const engine::LoadedModel& loaded_;
   const ServiceOptions options_;
   const int64_t created_;
-  Metrics metrics_;
-  engine::Engine engine_;
+  const std::shared_ptr<Metrics> metrics_ = std::make_shared<Metrics>();
   std::atomic<int64_t> num_places_ = 0;
   std::atomic<bool> draining_ = false;
+  engine::Engine engine_;
 
   std::mutex grammar_mutex_;
   std::list<std::pair<std::string, std::shared_ptr<const grammar::CompiledGrammar>>> grammars_;  // last used first

@@ -38,9 +38,25 @@ Tool read_tool(const OrderedJson& json, const std::string& path) {
   return tool;
 }
 
-OrderedJson call_schema(const Tool& tool) {
+/// References to the schema's own root, "#" and what begins with "#/", made to begin at `root`.
+void move_references(OrderedJson& schema, const std::string& root) {
+  if (schema.is_object()) {
+    const auto reference = schema.find("$ref");
+    if (reference != schema.end() && reference->is_string() &&
+        reference->get_ref<const std::string&>().starts_with("#"))
+      *reference = root + reference->get<std::string>().substr(1);
+  }
+  if (schema.is_structured()) {
+    for (OrderedJson& part : schema) move_references(part, root);
+  }
+}
+
+/// `path` is where the schema will stand.
+OrderedJson call_schema(const Tool& tool, const std::string& path) {
+  OrderedJson parameters = tool.parameters;
+  move_references(parameters, path + "/properties/parameters");
   return {{"type", "object"},
-          {"properties", {{"name", {{"const", tool.signature.name}}}, {"parameters", tool.parameters}}},
+          {"properties", {{"name", {{"const", tool.signature.name}}}, {"parameters", std::move(parameters)}}},
           {"required", {"name", "parameters"}}};
 }
 
@@ -85,10 +101,10 @@ Tools read_tools(Fields& fields) {
     const auto at = std::find_if(tools.begin(), tools.end(), [&](const Tool& t) { return t.signature.name == choice; });
     if (at == tools.end())
       throw ApiError(400, fmt::format("'tool_choice' names '{}', which is no tool", choice), "tool_choice");
-    result.schema = call_schema(*at).dump();
+    result.schema = call_schema(*at, "#").dump();
   } else if (choice == "required") {
     OrderedJson any = OrderedJson::array();
-    for (const Tool& tool : tools) any.push_back(call_schema(tool));
+    for (const Tool& tool : tools) any.push_back(call_schema(tool, fmt::format("#/anyOf/{}", any.size())));
     result.schema = OrderedJson{{"anyOf", std::move(any)}}.dump();
   }
   return result;

@@ -35,6 +35,10 @@ DECLINED = [
     ({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1e300}, 400, "max_tokens"),
     ({"messages": [{"role": "user", "content": "hi"}], "n": 1000000}, 400, "n"),
     ({"messages": [{"role": "user", "content": "hi"}], "stop": [3.5]}, 400, "stop"),
+    ({"messages": [{"role": "user", "content": "hi"}], "stop": 4294967297}, 400, "stop"),
+    ({"messages": [{"role": "user", "content": "hi"}], "stop_token_ids": [-1]}, 400, "stop_token_ids"),
+    ({"messages": [{"role": "user", "content": "hi"}], "stop": "x" * 2000}, 400, "stop"),
+    ({"messages": [{"role": "user", "content": "hi"}], "priority": 5}, 400, "priority"),
     ({"messages": [{"role": "user", "content": "hi"}], "logit_bias": {"x": 1}}, 400, "logit_bias"),
     ({"messages": [{"role": "user", "content": "hi"}], "top_logprobs": 3}, 400, "top_logprobs"),
     ({"messages": [{"role": "user", "content": "hi"}], "response_format": {"type": "xml"}}, 400, "response_format.type"),
@@ -238,9 +242,44 @@ def test_what_is_no_request_at_all(url):
     assert ask(chat)[0] == 405
     status, _, answer = ask(url + "/v1/chat/completion", {})
     assert status == 404 and "did you mean /v1/chat/completions?" in answer["error"]["message"]
-    assert ask(url + "/health", headers={"Host": "evil.example"})[0] == 403
+    for host in ("evil.example", "127.evil.example", "127.0.0.1.evil.com:80", "[::1].evil.com"):
+        assert ask(url + "/health", headers={"Host": host})[0] == 403, host
+    for host in ("LOCALHOST:1", "[::1]:8080", "127.0.0.1"):
+        assert ask(url + "/health", headers={"Host": host})[0] == 200, host
+    assert ask(chat, {"messages": say("hi")}, {"Origin": "https://evil.example"})[0] == 403
+    assert ask(chat, {"messages": say("hi"), "max_tokens": 1}, {"Origin": url})[0] == 200
+    assert ask(chat, {"messages": say("hi"), "max_tokens": 1}, {"Content-Type": ""})[0] == 415
+    assert ask(chat, {"messages": say("hi"), "max_tokens": 1}, {"Content-Type": "Application/JSON ; charset=utf-8"})[0] == 200
     status, head, _ = ask(chat, {"messages": say("hi"), "max_tokens": 1, "colour": "red"})
     assert status == 200 and head["X-Puna-Ignored"] == "colour"
+
+
+def test_a_grammar_that_fails_at_its_start_hurts_nobody_else(url, client):
+    rules = "".join(f'r{i} ::= "a" r{i} "b" | "c"\n' for i in range(5000))
+    grammar = "root ::= " + " | ".join(f"r{i}" for i in range(5000)) + "\n" + rules
+    stream = iter(client.chat.completions.create(model="demo", messages=say("go"), max_tokens=400, stream=True,
+                                                 extra_body={"ignore_eos": True}))
+    next(stream)
+    assert ask(url + "/v1/chat/completions", {"messages": say("hi"), "grammar": grammar})[0] == 400
+    assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
+
+
+def test_what_clients_send_beside(client, url):
+    chat = url + "/v1/chat/completions"
+    history = [*say("hi"), {"role": "assistant", "content": None, "refusal": "no"}, *say("why")]
+    assert ask(chat, {"messages": history, "max_tokens": 1})[0] == 200
+    greedy = {"messages": say("a"), "max_tokens": 8, "temperature": 0}
+    texts = [ask(chat, greedy | more)[2]["choices"][0]["message"]["content"] for more in ({}, {"temperature": 1, "top_p": 0})]
+    assert texts[0] == texts[1]
+    parameters = {"$defs": {"P": {"type": "string", "enum": ["x", "y"]}}, "type": "object",
+                  "properties": {"p": {"$ref": "#/$defs/P"}}, "required": ["p"]}
+    for choice in ("required", {"type": "function", "function": {"name": "f"}}):
+        answer = client.chat.completions.create(
+            model="demo", messages=say("go"), max_tokens=60, temperature=1, tool_choice=choice,
+            tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
+        assert json.loads(answer.choices[0].message.tool_calls[0].function.arguments)["p"] in ("x", "y")
+    status, _, answer = ask(url + "/v1/completions", {"prompt": "a", "echo": True, "logprobs": 1, "stream": True})
+    assert (status, answer["error"]["param"]) == (400, "stream")
 
 
 def test_a_client_that_leaves_stops_the_work(url):
@@ -284,7 +323,10 @@ def test_keys_and_origins(model, tmp_path):
             status, head, _ = ask(url + path, headers={"Authorization": "Bearer sesame", "Origin": "https://chat.example"})
             assert status == 200 and head["Access-Control-Allow-Origin"] == "https://chat.example"
         status, head, _ = ask(url + "/v1/models", headers={"X-Api-Key": "sesame", "Origin": "https://evil.example"})
-        assert status == 200 and head["Access-Control-Allow-Origin"] is None
+        assert status == 403 and head["Access-Control-Allow-Origin"] is None
+        preflight = {"Origin": "https://chat.example", "Access-Control-Request-Headers": "authorization, x-stainless-os"}
+        status, head, _ = ask(url + "/v1/chat/completions", headers=preflight, method="OPTIONS")
+        assert status == 204 and head["Access-Control-Allow-Headers"] == "authorization, x-stainless-os"
     (tmp_path / "bad").write_text("sesame\n")
     bad = subprocess.run([PUNA, "serve", "--model", model, "--keys", tmp_path / "bad"], capture_output=True, text=True)
     assert bad.returncode == 1 and "bad:1" in bad.stderr and "sha256sum" in bad.stderr
