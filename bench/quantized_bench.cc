@@ -1,7 +1,8 @@
-// Times the quantised products beside the machine's own limits, measured between them:
+// Times the products of packed weights beside the machine's own limits, measured between them:
 //   quantized_bench THREADS ROUNDS N K BITS GROUP ROWS...
-// Prints a line per row count: milliseconds (min/median/max), the median as GOP/s and as GB/s of packed weights, and
-// its fraction of the peak of INT8 dots and of the read bandwidth. PUNA_ISA chooses the instruction set.
+// BITS may be bf16 or fp8, whose GROUP says nothing. Prints a line per row count: milliseconds (min/median/max), the
+// median as GOP/s and as GB/s of packed weights, and its fraction of the peak of INT8 or BF16 dots and of the read
+// bandwidth. PUNA_ISA chooses the instruction set.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -11,6 +12,7 @@
 #include <new>
 #include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -38,11 +40,11 @@ Bytes allocate(int64_t bytes) {
   return Bytes(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kernels::kPackedAlignment})));
 }
 
-double dot_peak(Isa isa, int64_t threads) {
+double dot_peak(const kernels::WeightFormat& format, Isa isa, int64_t threads) {
+  const auto run_dots = format.floats ? kernels::run_bf16_dots : kernels::run_int8_dots;
   std::vector<int64_t> operations(threads);
-  const double seconds = seconds_of(threads, [&] {
-    parallel_for(threads, threads, [&](int64_t t) { operations[t] = kernels::run_int8_dots(isa, 1'000'000); });
-  });
+  const double seconds = seconds_of(
+      threads, [&] { parallel_for(threads, threads, [&](int64_t t) { operations[t] = run_dots(isa, 1'000'000); }); });
   return static_cast<double>(std::accumulate(operations.begin(), operations.end(), int64_t{0})) / seconds;
 }
 
@@ -58,11 +60,18 @@ struct Weights {
         copies(std::max<int64_t>(1, kWorkingSetBytes / bytes)),
         packed(allocate(bytes * copies)) {
     std::mt19937 random(1);
-    std::vector<int8_t> q(s.n * s.k);
-    for (int8_t& value : q) value = static_cast<int8_t>(static_cast<int8_t>(random()) >> (8 - s.format.bits));
-    const int64_t groups = s.format.channel_scales ? 1 : kernels::packed_layout(s).blocks;
-    const std::vector<float> scales(s.n * groups, 0.01f);
-    kernels::pack_weights(s, q.data(), scales.data(), nullptr, packed.get());
+    if (s.format.floats) {
+      std::vector<uint16_t> values(s.n * s.k);  // of both types no number is too large: the sign and two bits
+      for (uint16_t& value : values) value = static_cast<uint16_t>(random() & 0x8383);
+      const std::vector<float> scales(s.n, 0.01f);
+      kernels::pack_floats(s, values.data(), s.k, 1, s.format.bits == 8 ? scales.data() : nullptr, packed.get());
+    } else {
+      std::vector<int8_t> q(s.n * s.k);
+      for (int8_t& value : q) value = static_cast<int8_t>(static_cast<int8_t>(random()) >> (8 - s.format.bits));
+      const int64_t groups = s.format.channel_scales ? 1 : kernels::packed_layout(s).blocks;
+      const std::vector<float> scales(s.n * groups, 0.01f);
+      kernels::pack_weights(s, q.data(), scales.data(), nullptr, packed.get());
+    }
     for (int64_t i = 1; i < copies; ++i) std::memcpy(packed.get() + i * bytes, packed.get(), bytes);
   }
 };
@@ -73,6 +82,7 @@ void bench_rows(const Weights& weights, Isa isa, int64_t rows, int64_t threads, 
   std::vector<int8_t> q(rows * layout.padded_k);
   std::vector<float> scales(rows * layout.blocks), x(rows * shape.k), out(rows * shape.n);
   std::vector<int16_t> sums(rows * layout.blocks);
+  const std::vector<uint16_t> x_bf16(rows * shape.k, 0x3F80);
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 251) - 125;
   const kernels::QuantizedRows quantized = {q.data(), scales.data(), sums.data()};
   const Bytes workspace = allocate(kernels::matmul_workspace_bytes(shape, rows));
@@ -84,17 +94,19 @@ void bench_rows(const Weights& weights, Isa isa, int64_t rows, int64_t threads, 
   const int64_t products = rows <= 16 ? weights.copies : 1;
   std::vector<double> times, peaks, bandwidths;
   for (int round = 0; round < rounds; ++round) {
-    peaks.push_back(dot_peak(isa, threads));
+    peaks.push_back(dot_peak(shape.format, isa, threads));
     bandwidths.push_back(read_bandwidth(weights.packed.get(), weights.bytes * weights.copies, threads));
     const double seconds = seconds_of(threads, [&] {
       for (int64_t i = 0; i < products; ++i) {
-        kernels::quantize_rows(x.data(), shape.k, shape.k, shape.format.group, 0, rows, isa, quantized);
+        if (!shape.format.floats)
+          kernels::quantize_rows(x.data(), shape.k, shape.k, shape.format.group, 0, rows, isa, quantized);
         const std::byte* weight[] = {weights.packed.get() + i * weights.bytes};
         const kernels::MatmulProblem problem = {.shape = shape,
                                                 .num_experts = 1,
                                                 .weights = weight,
                                                 .offsets = offsets,
                                                 .x = quantized,
+                                                .x_bf16 = x_bf16.data(),
                                                 .out = out.data(),
                                                 .out_stride = shape.n};
         kernels::matmul(problem, isa, workspace.get(), parallel);
@@ -121,18 +133,23 @@ int64_t number(const char* text) {
   return value;
 }
 
+kernels::WeightFormat format_of(const std::string& bits, const char* group) {
+  if (bits == "bf16") return kernels::WeightFormat::bf16();
+  if (bits == "fp8") return kernels::WeightFormat::e4m3();
+  kernels::WeightFormat format = {.bits = static_cast<int>(number(bits.c_str())), .group = number(group)};
+  format.channel_scales = format.bits == 8;
+  return format;
+}
+
 void run(int argc, char** argv) {
   const int64_t threads = number(argv[1]), rounds = number(argv[2]);
-  kernels::WeightShape shape = {number(argv[3]), number(argv[4]), {}};
-  shape.format.bits = static_cast<int>(number(argv[5]));
-  shape.format.group = number(argv[6]);
-  shape.format.channel_scales = shape.format.bits == 8;
+  const kernels::WeightShape shape = {number(argv[3]), number(argv[4]), format_of(argv[5], argv[6])};
   const Isa isa = kernels::chosen_isa();
   const Weights weights(shape);
-  std::printf("%.*s, %lld threads, %lld by %lld, INT%d, groups of %lld, %.1f MB packed\n",
-              static_cast<int>(kernels::isa_name(isa).size()), kernels::isa_name(isa).data(),
-              static_cast<long long>(threads), static_cast<long long>(shape.n), static_cast<long long>(shape.k),
-              shape.format.bits, static_cast<long long>(shape.format.group), static_cast<double>(weights.bytes) / 1e6);
+  const std::string_view kernel = shape.format.floats ? kernels::float_kernel_name(isa) : kernels::isa_name(isa);
+  fmt::print("{}, {} threads, {} by {}, {}, groups of {}, {:.1f} MB packed\n", kernel, threads, shape.n, shape.k,
+             argv[5], argv[6], static_cast<double>(weights.bytes) / 1e6);
+  std::fflush(stdout);
   for (int i = 7; i < argc; ++i) bench_rows(weights, isa, number(argv[i]), threads, static_cast<int>(rounds));
 }
 

@@ -106,6 +106,10 @@ if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
                               "-mavx2;-mfma;-ffp-contract=off")
   set_source_files_properties(src/kernels/quantized/tile_avx512_vnni.cc PROPERTIES COMPILE_OPTIONS
                               "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx512vnni;-ffp-contract=off;-Wno-maybe-uninitialized")
+  set_source_files_properties(src/kernels/quantized/float_tile_avx2.cc PROPERTIES COMPILE_OPTIONS
+                              "-mavx2;-mfma;-ffp-contract=off")
+  set_source_files_properties(src/kernels/quantized/float_tile_avx512_bf16.cc PROPERTIES COMPILE_OPTIONS
+                              "-mavx512f;-mavx512bw;-mavx512vbmi;-mavx512bf16;-ffp-contract=off;-Wno-maybe-uninitialized")
   set_source_files_properties(src/kernels/attention/split_avx2.cc PROPERTIES COMPILE_OPTIONS
                               "-mavx2;-mfma;-ffp-contract=off")
   set(puna_avx512 "-mavx512f;-mavx512dq;-mavx512bw;-mavx512vl;-mavx512vnni;-mfma;-ffp-contract=off;-Wno-maybe-uninitialized;-Wno-uninitialized")
@@ -113,7 +117,8 @@ if(CMAKE_SYSTEM_PROCESSOR STREQUAL "x86_64")
   set_source_files_properties(src/kernels/attention/split_avx512_bf16.cc PROPERTIES COMPILE_OPTIONS
                               "${puna_avx512};-mavx512bf16")
 endif()
-set_source_files_properties(src/engine/filters.cc src/kernels/quantized/tile_reference.cc src/kernels/quantized/matmul.cc PROPERTIES
+set_source_files_properties(src/engine/filters.cc src/kernels/quantized/tile_reference.cc
+                            src/kernels/quantized/float_tile_reference.cc src/kernels/quantized/matmul.cc PROPERTIES
                             COMPILE_OPTIONS "-ffp-contract=off")
 set_source_files_properties(src/cli/run.cc PROPERTIES COMPILE_DEFINITIONS PUNA_VERSION="${PROJECT_VERSION}")
 set_source_files_properties(src/cli/options.cc PROPERTIES COMPILE_DEFINITIONS PUNA_SOURCE_DIR="${CMAKE_SOURCE_DIR}")

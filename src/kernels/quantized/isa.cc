@@ -5,6 +5,7 @@
 #include "base/env.h"
 #include "base/error.h"
 #include "base/suggest.h"
+#include "kernels/quantized/float_tile.h"
 
 namespace puna::kernels {
 namespace {
@@ -99,6 +100,24 @@ void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, in
   tile_kernels(isa).quantize_swiglu(gate, up, stride, k, group, begin, end, rows);
 }
 
+void swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,
+                 uint16_t* out) {
+  tile_kernels(isa).swiglu_bf16(gate, up, stride, k, begin, end, out);
+}
+
+const FloatTileKernels& float_tile_kernels(Isa isa) {
+  PUNA_CHECK(isa_available(isa), "{} is not available on this CPU", isa_name(isa));
+#if defined(__x86_64__)
+  const bool has_bf16 = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+  if (isa == Isa::Avx512Vnni && has_bf16) return *avx512_bf16_float_tile_kernels();
+  if (isa != Isa::Reference) return *avx2_float_tile_kernels();
+#endif
+  return *reference_float_tile_kernels();
+}
+
+std::string_view float_kernel_name(Isa isa) { return float_tile_kernels(isa).name; }
+
 int64_t run_int8_dots(Isa isa, int64_t rounds) { return tile_kernels(isa).dots(rounds); }
+int64_t run_bf16_dots(Isa isa, int64_t rounds) { return float_tile_kernels(isa).dots(rounds); }
 
 }  // namespace puna::kernels

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "kernels/quantized/float_tile.h"
 #include "kernels/quantized/isa.h"
 #include "kernels/quantized/rounding.h"
 
@@ -42,18 +43,14 @@ struct Item {
   int64_t first_tile, end_tile;
 };
 
-int64_t panel_bytes_per_row(const PackedLayout& layout) {
-  return layout.padded_k + layout.blocks * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
-}
-
-/// A panel in the workspace: [values][scales][starts], at its first row's place.
+/// A panel of integers in the workspace: [values][scales][starts], at its first row's place.
 struct PanelBytes {
   int8_t* x;
   float* scales;
   int32_t* dot_starts;
 
   PanelBytes(std::byte* workspace, const PackedLayout& layout, const Panel& panel) {
-    std::byte* at = workspace + panel.first * panel_bytes_per_row(layout);
+    std::byte* at = workspace + panel.first * layout.row_bytes;
     x = reinterpret_cast<int8_t*>(at);
     scales = reinterpret_cast<float*>(at + panel.rows * layout.padded_k);
     dot_starts = reinterpret_cast<int32_t*>(scales + panel.rows * layout.blocks);
@@ -65,7 +62,23 @@ void interleave(const int8_t* from, int64_t count, int64_t step, int8_t* to) {
   for (int64_t k = 0; k < count; k += 4, to += 4 * step) std::memcpy(to, from + k, 4);
 }
 
+/// Of floats a panel is [padded_k / 2, rows, 2] alone.
+void fill_float_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel& panel, std::byte* workspace) {
+  auto* to = reinterpret_cast<int8_t*>(workspace + panel.first * layout.row_bytes);
+  const int64_t k = p.shape.k, whole = k / 2 * 2;
+  for (int i = 0; i < panel.rows; ++i, to += 4) {
+    const int64_t row = p.row_index ? p.row_index[panel.first + i] : panel.first + i;
+    const uint16_t* from = p.x_bf16 + row * k;
+    interleave(reinterpret_cast<const int8_t*>(from), 2 * whole, panel.rows, to);
+    for (int64_t at = whole; at < layout.padded_k; at += 2) {
+      const uint16_t rest[2] = {at < k ? from[at] : uint16_t{0}, 0};
+      std::memcpy(to + 2 * at * panel.rows, rest, sizeof(rest));
+    }
+  }
+}
+
 void fill_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel& panel, std::byte* workspace) {
+  if (p.shape.format.floats) return fill_float_panel(p, layout, panel, workspace);
   const PanelBytes bytes(workspace, layout, panel);
   const int offset = p.shape.format.zeros ? 1 : p.shape.format.bits == 4 ? 8 : 128;
   for (int i = 0; i < panel.rows; ++i) {
@@ -96,7 +109,7 @@ void cut_panels(Job& job, int most_rows) {
 void cut_items(const Job& job, std::vector<Item>& items) {
   const PackedLayout& layout = job.layout;
   const std::vector<Panel>& panels = job.panels;
-  const int64_t span_rows = std::max<int64_t>(1, kPanelSpanBytes / panel_bytes_per_row(layout));
+  const int64_t span_rows = std::max<int64_t>(1, kPanelSpanBytes / layout.row_bytes);
   const int64_t span_tiles = std::max<int64_t>(1, kTileSpanBytes / layout.tile_bytes);
   for (int64_t e = 0; e < job.problem.num_experts; ++e) {
     const int64_t last_panel = job.first_of_expert[e + 1];
@@ -123,6 +136,24 @@ void store(const MatmulProblem& p, const Panel& panel, int64_t first_output, con
     } else {
       float* to = static_cast<float*>(p.out) + at;
       for (int64_t n = 0; n < outputs; ++n) to[n] = from[n] * factor;
+    }
+  }
+}
+
+void run_float_item(const Item& item, const FloatTileKernels& kernels) {
+  const MatmulProblem& p = item.job->problem;
+  const PackedLayout& layout = item.job->layout;
+  alignas(64) float values[kMostRows * kTileOutputs];
+  const bool e4m3 = p.shape.format.bits == 8;
+  for (int64_t t = item.first_tile; t < item.end_tile; ++t) {
+    const std::byte* tile = p.weights[item.expert] + t * layout.tile_bytes;
+    FloatTileProblem problem = {.padded_k = layout.padded_k, .weights = tile, .scales = nullptr, .x = nullptr};
+    if (e4m3) problem.scales = reinterpret_cast<const float*>(tile + layout.scales_offset);
+    for (int64_t i = item.first_panel; i < item.end_panel; ++i) {
+      const Panel& panel = item.job->panels[i];
+      problem.x = reinterpret_cast<const uint16_t*>(item.job->workspace + panel.first * layout.row_bytes);
+      (e4m3 ? kernels.e4m3 : kernels.bf16)(panel.rows, problem, values);
+      store(p, panel, t * kTileOutputs, values);
     }
   }
 }
@@ -160,12 +191,13 @@ void run_item(const Item& item, const TileKernels& kernels) {
 }  // namespace
 
 int64_t matmul_workspace_bytes(const WeightShape& shape, int64_t rows) {
-  const int64_t bytes = rows * panel_bytes_per_row(packed_layout(shape));
+  const int64_t bytes = rows * packed_layout(shape).row_bytes;
   return (bytes + kPackedAlignment - 1) / kPackedAlignment * kPackedAlignment;
 }
 
 void matmul(std::span<const MatmulProblem> problems, Isa isa, std::byte* workspace, const ParallelFor& parallel_for) {
   const TileKernels& kernels = tile_kernels(isa);
+  const FloatTileKernels& float_kernels = float_tile_kernels(isa);
   PUNA_CHECK(std::bit_cast<uintptr_t>(workspace) % kPackedAlignment == 0, "the workspace is not aligned");
   std::vector<Job> jobs;
   jobs.reserve(problems.size());
@@ -178,7 +210,7 @@ void matmul(std::span<const MatmulProblem> problems, Isa isa, std::byte* workspa
     const int64_t of_problem = problem.offsets[problem.num_experts];
     workspace += matmul_workspace_bytes(problem.shape, of_problem);
     rows += of_problem;
-    cut_panels(job, kernels.most_rows);
+    cut_panels(job, problem.shape.format.floats ? float_kernels.most_rows : kernels.most_rows);
     cut_items(job, items);
     for (const Panel& panel : job.panels) panels.emplace_back(&job, &panel);
   }
@@ -191,7 +223,10 @@ void matmul(std::span<const MatmulProblem> problems, Isa isa, std::byte* workspa
   } else {
     parallel_for(static_cast<int64_t>(panels.size()), fill);
   }
-  if (!items.empty()) parallel_for(static_cast<int64_t>(items.size()), [&](int64_t i) { run_item(items[i], kernels); });
+  const auto run = [&](int64_t i) {
+    items[i].job->problem.shape.format.floats ? run_float_item(items[i], float_kernels) : run_item(items[i], kernels);
+  };
+  if (!items.empty()) parallel_for(static_cast<int64_t>(items.size()), run);
 }
 
 }  // namespace puna::kernels

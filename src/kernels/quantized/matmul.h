@@ -1,11 +1,12 @@
-// Matrix products of INT4 or INT8 weights with rows quantised to INT8: dots in INT32, sums over groups in FP32.
+// Matrix products of INT4 or INT8 weights with rows quantised to INT8: dots in INT32, sums over groups in FP32; and of
+// BF16 or E4M3 weights with rows of BF16: sums in FP32 (float_tile.h).
 // One layout of weights serves every instruction set, so that a packed file is good on any machine.
 //
-// A row's result is the same bits whatever the batch, the number of threads and the instruction set: each output is
-// computed by one work item over all of K, its dots are exact integers, and their products with the scales are added
-// in the order of K by fma(float(dot) * weight_scale, row_scale, sum), the same in every kernel.
+// A row's result is the same bits whatever the batch and the number of threads. Each output is computed by one work
+// item over all of K; of integers its dots are exact, and their products with the scales are added in the order of K by
+// fma(float(dot) * weight_scale, row_scale, sum), so that instruction sets give the same bits too.
 //
-// Bound: few rows, bytes of the packed weights / read bandwidth; many rows, 2 * M * N * K / INT8 peak.
+// Bound: few rows, bytes of the packed weights / read bandwidth; many rows, 2 * M * N * K / peak of INT8 or BF16 dots.
 #pragma once
 
 #include <cstddef>
@@ -36,6 +37,10 @@ struct WeightFormat {
   int64_t group = 128;          // 32 or 128: of the rows' scales, and of the weights' unless channel_scales
   bool channel_scales = false;  // one FP32 scale for each of N; else one BF16 scale for each of N and group
   bool zeros = false;           // zero points, of the range of q; else 0
+  bool floats = false;          // no integers: E4M3 with channel_scales (8 bits), or BF16 (16), and rows of BF16
+
+  static constexpr WeightFormat bf16() { return {.bits = 16, .floats = true}; }
+  static constexpr WeightFormat e4m3() { return {.bits = 8, .channel_scales = true, .floats = true}; }
   bool operator==(const WeightFormat&) const = default;
 };
 
@@ -49,11 +54,15 @@ struct WeightShape {
 ///           [b, i, n, j] is k = b * group + 4 i + j; 4 bits: s = 2, low nibble k = b * group + 8 i + j, high k + 4
 ///   scales  [blocks, 16] BF16, or [16] FP32 with channel_scales; at scales_offset
 ///   zeros   [blocks, 16] bytes of zero + 8 or zero + 128, when there are; at zeros_offset
-/// K is padded to whole groups by weights of value 0, N to whole tiles by rows of scale 0.
+/// K is padded to whole groups by weights of value 0, N to whole tiles by rows of scale 0. Of floats:
+///   values  BF16 [padded_k / 2, 16, 2]; E4M3 [padded_k / 4, 4, 2, 4, 2], of which byte [i, o, p, n, j] is
+///           k = 4 i + 2 p + j of output 4 o + n; K is padded to a multiple of 4, N to whole tiles, both by zeros
+///   scales  [16] FP32 of E4M3, at scales_offset
 struct PackedLayout {
   int64_t tiles, blocks;  // of N, of K
   int64_t scales_offset, zeros_offset, tile_bytes;
   int64_t padded_k;
+  int64_t row_bytes;  // of a row of x in matmul()'s workspace
   int64_t total_bytes;
 };
 inline constexpr int64_t kTileOutputs = 16;
@@ -61,10 +70,16 @@ inline constexpr int64_t kPackedAlignment = 64;  // of packed weights and of wor
 
 PackedLayout packed_layout(const WeightShape& shape);
 
-/// q int8 [n, k]; scales [n, groups], rounded to BF16 unless channel_scales; zeros int8 [n, groups] or null; groups is
-/// ceil(k / group), or 1 with channel_scales. packed: total_bytes, aligned. Values out of range are an InternalError.
+/// q int8 [n, k], or E4M3 bits; scales [n, groups], rounded to BF16 unless channel_scales; zeros int8 [n, groups] or
+/// null; groups is ceil(k / group), or 1 with channel_scales. packed: total_bytes, aligned. Values out of range are an
+/// InternalError.
 void pack_weights(const WeightShape& shape, const int8_t* q, const float* scales, const int8_t* zeros,
                   std::byte* packed);
+
+/// The same of floats, also from weights that lie [k, n]: E4M3 or BF16 bits of [n, k] at values + n * output_stride +
+/// k * input_stride; scales [n] with E4M3, else null.
+void pack_floats(const WeightShape& shape, const void* values, int64_t output_stride, int64_t input_stride,
+                 const float* scales, std::byte* packed);
 
 /// Rows quantised for a group size: x[m, k] = scales[m, k / group] * q[m, k]. One serves all weights of that group.
 struct QuantizedRows {
@@ -85,6 +100,10 @@ void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, 
 void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
                           int64_t end, Isa isa, const QuantizedRows& rows);
 
+/// The same products as rows of weights with floats take them: out [rows, k] BF16, rounded to nearest even.
+void swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,
+                 uint16_t* out);
+
 /// Rows sorted by expert times that expert's weights; a plain product has one expert. out[r, n] for r < offsets[E] is
 /// factor_r * sum over k of x[row_r, k] * weight[n, k]. Experts without rows cost nothing, nor are their weights read.
 struct MatmulProblem {
@@ -93,6 +112,7 @@ struct MatmulProblem {
   const std::byte* const* weights;     // [E] packed
   const int64_t* offsets;              // [E + 1] rising from 0: expert e has rows offsets[e] to offsets[e + 1]
   QuantizedRows x;                     // of the format's group
+  const uint16_t* x_bf16 = nullptr;    // [rows, k], where the format has floats
   const int32_t* row_index = nullptr;  // [offsets[E]] row_r; null: r
   const float* row_factors = nullptr;  // [offsets[E]] factor_r, such as a router's score; null: 1
   void* out;                           // [offsets[E], n] FP32, or BF16 rounded to nearest even
@@ -113,7 +133,12 @@ inline void matmul(const MatmulProblem& problem, Isa isa, std::byte* workspace, 
   matmul(std::span(&problem, 1), isa, workspace, parallel_for);
 }
 
-/// Operations (multiplications and additions) of the instruction set's own INT8 dot, without loads; for benchmarks.
+/// What multiplies floats: "reference", "avx2", "avx512_bf16" (with Isa::Avx512Vnni where the CPU has it).
+std::string_view float_kernel_name(Isa isa);
+
+/// Operations (multiplications and additions) of the instruction set's own INT8 or BF16 dot, without loads; for
+/// benchmarks.
 int64_t run_int8_dots(Isa isa, int64_t rounds);
+int64_t run_bf16_dots(Isa isa, int64_t rounds);
 
 }  // namespace puna::kernels

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/quantized/float_tile.h"
 #include "kernels/quantized/matmul.h"
 #include "kernels/quantized/rounding.h"
 
@@ -77,6 +78,7 @@ void pack_tile(const Source& source, const PackedLayout& layout, int64_t first, 
 
 PackedLayout packed_layout(const WeightShape& shape) {
   const WeightFormat& format = shape.format;
+  if (format.floats) return float_layout(shape);
   PUNA_CHECK(shape.n > 0 && shape.k > 0, "a weight of {} by {}", shape.n, shape.k);
   PUNA_CHECK(format.bits == 4 || format.bits == 8, "{} bits", format.bits);
   PUNA_CHECK(format.group == 32 || format.group == 128, "groups of {}", format.group);
@@ -88,12 +90,14 @@ PackedLayout packed_layout(const WeightShape& shape) {
   layout.zeros_offset = layout.scales_offset + kTileOutputs * (format.channel_scales ? 4 : 2 * layout.blocks);
   layout.tile_bytes =
       round_up(layout.zeros_offset + (format.zeros ? kTileOutputs * layout.blocks : 0), kPackedAlignment);
+  layout.row_bytes = layout.padded_k + layout.blocks * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
   layout.total_bytes = layout.tiles * layout.tile_bytes;
   return layout;
 }
 
 void pack_weights(const WeightShape& shape, const int8_t* q, const float* scales, const int8_t* zeros,
                   std::byte* packed) {
+  if (shape.format == WeightFormat::e4m3()) return pack_floats(shape, q, shape.k, 1, scales, packed);
   const PackedLayout layout = packed_layout(shape);
   PUNA_CHECK((zeros != nullptr) == shape.format.zeros, "zero points given: {}", zeros != nullptr);
   PUNA_CHECK(std::bit_cast<uintptr_t>(packed) % kPackedAlignment == 0, "packed weights are not aligned");

@@ -44,6 +44,8 @@ inline float exp_of(float x) {
   return x < -87.0f ? 0.0f : p * power;
 }
 
+inline float silu(float x) { return x / (1 + exp_of(-x)); }
+
 /// A group of `count` values; the rest of it is padding.
 inline void quantize_group(const float* values, int64_t count, int64_t group, int8_t* q, float& scale, int16_t& sum) {
   uint32_t largest_bits = 0;  // order of magnitudes, infinity and NaN last
@@ -94,10 +96,19 @@ void quantize(const T* x, int64_t stride, int64_t k, int64_t group, int64_t begi
 
 void quantize_swiglu(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
                      int64_t end, const QuantizedRows& rows) {
-  quantize_values(k, group, begin, end, rows, [=](int64_t m, int64_t c) {
-    const float g = gate[m * stride + c];
-    return g / (1 + exp_of(-g)) * up[m * stride + c];
-  });
+  quantize_values(k, group, begin, end, rows,
+                  [=](int64_t m, int64_t c) { return silu(gate[m * stride + c]) * up[m * stride + c]; });
+}
+
+void swiglu_bf16(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end,
+                 uint16_t* out) {
+  for (int64_t m = begin; m < end; ++m) {
+    for (int64_t c = 0; c < k; ++c) {
+      const uint32_t bits = bits_of(silu(gate[m * stride + c]) * up[m * stride + c]);
+      const uint32_t rounded = (bits & 0x7FFFFFFF) > kInfinityBits ? bits | 0x400000 : bits + 0x7FFF + (bits >> 16 & 1);
+      out[m * k + c] = static_cast<uint16_t>(rounded >> 16);
+    }
+  }
 }
 
 }  // namespace

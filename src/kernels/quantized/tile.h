@@ -31,6 +31,9 @@ struct TileKernels {
                         const QuantizedRows& rows);
   void (*quantize_swiglu)(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
                           int64_t end, const QuantizedRows& rows);
+  /// As swiglu_rows().
+  void (*swiglu_bf16)(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end,
+                      uint16_t* out);
 };
 
 /// Null when the build is for another architecture.
