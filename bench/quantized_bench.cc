@@ -78,10 +78,10 @@ struct Weights {
 
 void bench_rows(const Weights& weights, Isa isa, int64_t rows, int64_t threads, int rounds) {
   const kernels::WeightShape& shape = weights.shape;
-  const kernels::PackedLayout layout = kernels::packed_layout(shape);
-  std::vector<int8_t> q(rows * layout.padded_k);
-  std::vector<float> scales(rows * layout.blocks), x(rows * shape.k), out(rows * shape.n);
-  std::vector<int16_t> sums(rows * layout.blocks);
+  const kernels::RowLayout layout = kernels::row_layout(shape.k);
+  std::vector<int8_t> q(rows * layout.values);
+  std::vector<float> scales(rows * layout.scales), x(rows * shape.k), out(rows * shape.n);
+  std::vector<int16_t> sums(rows * layout.sums);
   const std::vector<uint16_t> x_bf16(rows * shape.k, 0x3F80);
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 251) - 125;
   const kernels::QuantizedRows quantized = {q.data(), scales.data(), sums.data()};
@@ -98,8 +98,7 @@ void bench_rows(const Weights& weights, Isa isa, int64_t rows, int64_t threads, 
     bandwidths.push_back(read_bandwidth(weights.packed.get(), weights.bytes * weights.copies, threads));
     const double seconds = seconds_of(threads, [&] {
       for (int64_t i = 0; i < products; ++i) {
-        if (!shape.format.floats)
-          kernels::quantize_rows(x.data(), shape.k, shape.k, shape.format.group, 0, rows, isa, quantized);
+        if (!shape.format.floats) kernels::quantize_rows(x.data(), shape.k, shape.k, 0, rows, isa, quantized);
         const std::byte* weight[] = {weights.packed.get() + i * weights.bytes};
         const kernels::MatmulProblem problem = {.shape = shape,
                                                 .num_experts = 1,

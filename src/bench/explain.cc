@@ -56,7 +56,7 @@ Explanation explain_weight(const arch::ParamRow& row, const ops::Weight& weight)
     const kernels::WeightShape& shape = weight.streamed ? weight.streamed->shape : weight.packed->shape;
     one.form = format_name(shape.format);
     one.kernel = fmt::format("{} INT8 dots, {}", isa, routed ? "rows grouped by expert" : "tiles of 16 outputs");
-    one.reason = fmt::format("stored as integers, rows are rounded to INT8 in groups of {}; {}", shape.format.group,
+    one.reason = fmt::format("stored as integers, rows are rounded to INT8 in groups of {}; {}", kernels::kRowGroup,
                              kernels::reason_of_isa());
     if (weight.streamed) one.reason += "; read from the file when needed";
     if (!weight.adapters.empty()) one.reason += "; adapters add LibTorch's products";

@@ -43,8 +43,9 @@ void for_pieces(int64_t rows, const std::function<void(int64_t, int64_t)>& work)
   share_out(pieces, [&](int64_t i) { work(i * kQuantizedAtOnce, std::min(rows, (i + 1) * kQuantizedAtOnce)); });
 }
 
-QuantizedRows from_row(const QuantizedRows& rows, int64_t row, const kernels::PackedLayout& layout) {
-  return {rows.q + row * layout.padded_k, rows.scales + row * layout.blocks, rows.sums + row * layout.blocks};
+QuantizedRows from_row(const QuantizedRows& rows, int64_t row, int64_t k) {
+  const kernels::RowLayout layout = kernels::row_layout(k);
+  return {rows.q + row * layout.values, rows.scales + row * layout.scales, rows.sums + row * layout.sums};
 }
 
 template <typename T>
@@ -87,9 +88,8 @@ struct Piece {
   void add_first(QuantizedInput& x, std::vector<MatmulProblem>& problems) const {
     int64_t column = 0;
     for (const PackedWeight* weight : layer.gate_up) {
-      const QuantizedRows& rows_of_x = x.of_group(weight->shape.format.group);
-      MatmulProblem problem = problem_of(*weight, offsets, rows_of_x);
-      if (layer.tokens.empty()) problem.x = from_row(rows_of_x, first, kernels::packed_layout(weight->shape));
+      MatmulProblem problem = problem_of(*weight, offsets, x.rows());
+      if (layer.tokens.empty()) problem.x = from_row(x.rows(), first, weight->shape.k);
       problem.row_index = from(layer.tokens, first);
       problem.row_factors = from(layer.input_factors, first);
       set_out(problem, hidden, 0, column);
@@ -99,11 +99,11 @@ struct Piece {
   }
 
   void gate() {
-    const int64_t F = width(), group = layer.down->shape.format.group;
-    const RowBuffer& buffer = gated.emplace(rows, F, group);
+    const int64_t F = width();
+    const RowBuffer& buffer = gated.emplace(rows, F);
     const float* values = hidden.const_data_ptr<float>();
     for_pieces(rows, [&](int64_t begin, int64_t end) {
-      kernels::quantize_swiglu_rows(values, values + F, 2 * F, F, group, begin, end, isa(), buffer.rows);
+      kernels::quantize_swiglu_rows(values, values + F, 2 * F, F, begin, end, isa(), buffer.rows);
     });
   }
 
@@ -163,32 +163,27 @@ bool are_packed(std::initializer_list<const Weight*> weights) {
   return std::ranges::all_of(weights, [](const Weight* w) { return w->packed && w->adapters.empty(); });
 }
 
-RowBuffer::RowBuffer(int64_t num_rows, int64_t k, int64_t group) {
-  const int64_t blocks = (k + group - 1) / group, values = num_rows * blocks * group, groups = num_rows * blocks;
-  bytes = at::empty({values + groups * static_cast<int64_t>(sizeof(float) + sizeof(int16_t))}, at::kByte);
+RowBuffer::RowBuffer(int64_t num_rows, int64_t k) {
+  const kernels::RowLayout layout = kernels::row_layout(k);
+  const int64_t values = num_rows * layout.values, scales = num_rows * layout.scales, sums = num_rows * layout.sums;
+  bytes = at::empty({values + scales * int64_t{sizeof(float)} + sums * int64_t{sizeof(int16_t)}}, at::kByte);
   auto* at = static_cast<std::byte*>(bytes.mutable_data_ptr());
   rows.q = reinterpret_cast<int8_t*>(at);
   rows.scales = reinterpret_cast<float*>(at + values);
-  rows.sums = reinterpret_cast<int16_t*>(rows.scales + groups);
+  rows.sums = reinterpret_cast<int16_t*>(rows.scales + scales);
 }
 
-QuantizedInput::QuantizedInput(const at::Tensor& x) : x_(x.contiguous()) {
+QuantizedInput::QuantizedInput(const at::Tensor& given) : buffer_(given.size(0), given.size(1)) {
+  const at::Tensor x = given.contiguous();
+  const int64_t K = x.size(1);
   PUNA_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, "rows of {} cannot be quantised",
              c10::toString(x.scalar_type()));
-}
-
-const QuantizedRows& QuantizedInput::of_group(int64_t group) {
-  std::optional<RowBuffer>& buffer = group == 32 ? groups_of_32_ : groups_of_128_;
-  if (buffer) return buffer->rows;
-  const int64_t K = x_.size(1);
-  const QuantizedRows& rows = buffer.emplace(x_.size(0), K, group).rows;
-  for_pieces(x_.size(0), [&](int64_t begin, int64_t end) {
-    if (x_.scalar_type() == at::kFloat)
-      kernels::quantize_rows(x_.const_data_ptr<float>(), K, K, group, begin, end, isa(), rows);
+  for_pieces(x.size(0), [&](int64_t begin, int64_t end) {
+    if (x.scalar_type() == at::kFloat)
+      kernels::quantize_rows(x.const_data_ptr<float>(), K, K, begin, end, isa(), buffer_.rows);
     else
-      kernels::quantize_rows(static_cast<const uint16_t*>(x_.const_data_ptr()), K, K, group, begin, end, isa(), rows);
+      kernels::quantize_rows(static_cast<const uint16_t*>(x.const_data_ptr()), K, K, begin, end, isa(), buffer_.rows);
   });
-  return rows;
 }
 
 void multiply(std::span<const MatmulProblem> problems) {
@@ -207,7 +202,7 @@ std::vector<at::Tensor> packed_linears(const at::Tensor& x, const std::vector<co
   for (const Weight* weight : weights) {
     check_input(x, *weight);
     products.push_back(at::empty({x.size(0), weight->outputs()}, x.options().requires_grad(false)));
-    problems.push_back(problem_of(*weight->packed, offsets, input.of_group(weight->packed->shape.format.group)));
+    problems.push_back(problem_of(*weight->packed, offsets, input.rows()));
     set_out(problems.back(), products.back(), 0, 0);
   }
   multiply(problems);
@@ -218,7 +213,7 @@ at::Tensor packed_grouped_linear(const at::Tensor& x, const Weight& weight, cons
   check_input(x, weight);
   QuantizedInput input(x);
   const at::Tensor product = at::empty({x.size(0), weight.outputs()}, x.options().requires_grad(false));
-  MatmulProblem problem = problem_of(*weight.packed, offsets, input.of_group(weight.packed->shape.format.group));
+  MatmulProblem problem = problem_of(*weight.packed, offsets, input.rows());
   set_out(problem, product, 0, 0);
   multiply(std::span(&problem, 1));
   return product;

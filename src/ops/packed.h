@@ -19,20 +19,19 @@ void check_no_gradient(const at::Tensor& x, const Weight& weight);
 
 /// Memory of quantised rows [rows, k].
 struct RowBuffer {
-  RowBuffer(int64_t num_rows, int64_t k, int64_t group);
+  RowBuffer(int64_t num_rows, int64_t k);
   at::Tensor bytes;
   kernels::QuantizedRows rows;
 };
 
-/// Rows x [T, K], FP32 or BF16, quantised once for each group size that a product asks for.
+/// Rows x [T, K], FP32 or BF16, quantised once for all weights that take them.
 class QuantizedInput {
  public:
   explicit QuantizedInput(const at::Tensor& x);
-  const kernels::QuantizedRows& of_group(int64_t group);
+  const kernels::QuantizedRows& rows() const { return buffer_.rows; }
 
  private:
-  at::Tensor x_;
-  std::optional<RowBuffer> groups_of_32_, groups_of_128_;
+  RowBuffer buffer_;
 };
 
 /// Several products, whose work is shared out among LibTorch's threads together.

@@ -30,6 +30,7 @@ enum class Fill { Random, Lowest, Highest, Alternating };
 struct Case {
   WeightShape shape;
   int64_t rows, blocks, groups;
+  RowLayout of_row;
   std::vector<int8_t> q, zeros, x;
   std::vector<float> scales, x_scales;
   std::vector<int16_t> sums;
@@ -40,6 +41,7 @@ struct Case {
         rows(m),
         blocks(packed_layout(s).blocks),
         groups(s.format.channel_scales ? 1 : blocks),
+        of_row(row_layout(s.k)),
         packed(packed_layout(s).total_bytes) {
     std::mt19937 random(seed);
     const int low = s.format.bits == 4 ? -8 : -128, high = -low - 1;
@@ -54,14 +56,12 @@ struct Case {
       if (s.format.zeros) zeros.push_back(static_cast<int8_t>(value(low, high, i + 1)));
     }
     for (int64_t r = 0; r < m; ++r) {
-      for (int64_t b = 0; b < blocks; ++b) {
-        int32_t sum = 0;
-        for (int64_t k = b * s.format.group; k < (b + 1) * s.format.group; ++k) {
-          x.push_back(k < s.k ? static_cast<int8_t>(value(-128, 127, k + r)) : int8_t{0});
-          sum += x.back();
-        }
-        sums.push_back(static_cast<int16_t>(sum));
-        x_scales.push_back(unit_scales ? 1.0f : std::uniform_real_distribution(0.01f, 1.0f)(random));
+      for (int64_t k = 0; k < of_row.values; ++k) {
+        if (k % kRowGroup == 0)
+          x_scales.push_back(unit_scales ? 1.0f : std::uniform_real_distribution(0.01f, 1.0f)(random));
+        if (k % kRowSum == 0) sums.push_back(0);
+        x.push_back(k < s.k ? static_cast<int8_t>(value(-128, 127, k + r)) : int8_t{0});
+        sums.back() = static_cast<int16_t>(sums.back() + x.back());
       }
     }
     pack_weights(shape, q.data(), scales.data(), zeros.empty() ? nullptr : zeros.data(), packed.get());
@@ -76,8 +76,8 @@ struct Case {
     double sum = 0;
     for (int64_t k = 0; k < shape.k; ++k) {
       const int zero = zeros.empty() ? 0 : zeros[n * groups + group_of(k)];
-      const double product = double(q[n * shape.k + k] - zero) * x[r * blocks * shape.format.group + k] *
-                             scales[n * groups + group_of(k)] * x_scales[r * blocks + k / shape.format.group];
+      const double product = double(q[n * shape.k + k] - zero) * x[r * of_row.values + k] *
+                             scales[n * groups + group_of(k)] * x_scales[r * of_row.scales + k / kRowGroup];
       sum += product;
       *magnitude += std::abs(product);
     }
@@ -284,51 +284,56 @@ TEST(QuantizedMatmul, NoRowsIsNothing) {
 }
 
 TEST(QuantizeRows, NearestWithTiesToEvenPaddingAndSums) {
-  const int64_t k = 40;
+  const int64_t k = 140;
   for (Isa isa : available()) {
     SCOPED_TRACE(isa_name(isa));
     std::vector<float> x(k, 0.5f);
-    x[0] = 127, x[1] = 1.5f, x[2] = -2.5f, x[3] = -127, x[32] = -254, x[33] = 3;
-    std::vector<int8_t> q(64, 99);
+    x[0] = 127, x[1] = 1.5f, x[2] = -2.5f, x[3] = -127, x[64] = 7, x[128] = -254, x[129] = 3;
+    std::vector<int8_t> q(256, 99);
     std::vector<float> scales(2);
-    std::vector<int16_t> sums(2);
-    quantize_rows(x.data(), k, k, 32, 0, 1, isa, {q.data(), scales.data(), sums.data()});
+    std::vector<int16_t> sums(8);
+    quantize_rows(x.data(), k, k, 0, 1, isa, {q.data(), scales.data(), sums.data()});
     EXPECT_THAT(scales, testing::ElementsAre(1, 2));
     EXPECT_THAT(std::vector(q.begin(), q.begin() + 5), testing::ElementsAre(127, 2, -2, -127, 0));
-    EXPECT_THAT(std::vector(q.begin() + 32, q.begin() + 35), testing::ElementsAre(-127, 2, 0));
-    EXPECT_THAT(std::vector(q.begin() + 40, q.end()), testing::Each(0));
-    EXPECT_THAT(sums, testing::ElementsAre(0, -125));
+    EXPECT_THAT(std::vector(q.begin() + 128, q.begin() + 131), testing::ElementsAre(-127, 2, 0));
+    EXPECT_THAT(std::vector(q.begin() + 140, q.end()), testing::Each(0));
+    EXPECT_THAT(sums, testing::ElementsAre(0, 0, 7, 0, -125, 0, 0, 0));
     // The same from BF16.
     std::vector<uint16_t> bits;
     for (float value : x) bits.push_back(bf16_from_float(value));
-    std::vector<int8_t> q_bf16(64, 99);
-    quantize_rows(bits.data(), k, k, 32, 0, 1, isa, {q_bf16.data(), scales.data(), sums.data()});
+    std::vector<int8_t> q_bf16(256, 99);
+    quantize_rows(bits.data(), k, k, 0, 1, isa, {q_bf16.data(), scales.data(), sums.data()});
     EXPECT_EQ(q, q_bf16);
   }
 }
+
+/// Room for `rows` rows of k values.
+struct Quantized {
+  std::vector<int8_t> q;
+  std::vector<float> scales;
+  std::vector<int16_t> sums;
+  Quantized(int64_t rows, int64_t k)
+      : q(rows * row_layout(k).values, 99), scales(rows * row_layout(k).scales), sums(rows * row_layout(k).sums) {}
+  QuantizedRows rows() { return {q.data(), scales.data(), sums.data()}; }
+  bool operator==(const Quantized&) const = default;
+};
 
 TEST(QuantizeRows, EveryInstructionSetGivesTheSame) {
   std::mt19937 random(5);
   std::vector<float> x(3 * 300);
   for (float& value : x) value = std::normal_distribution<float>(0, 3)(random);
-  const auto quantized = [&](Isa isa, int64_t group) {
-    const int64_t blocks = (290 + group - 1) / group;
-    std::vector<int8_t> q(3 * blocks * group, 99);
-    std::vector<float> scales(3 * blocks);
-    std::vector<int16_t> sums(3 * blocks);
-    quantize_rows(x.data(), 300, 290, group, 0, 3, isa, {q.data(), scales.data(), sums.data()});
-    return std::tuple(q, scales, sums);
+  const auto quantized = [&](Isa isa) {
+    Quantized to(3, 290);
+    quantize_rows(x.data(), 300, 290, 0, 3, isa, to.rows());
+    return to;
   };
-  for (int64_t group : {32, 128}) {
-    const auto reference = quantized(Isa::Reference, group);
-    const auto& [q, scales, sums] = reference;
-    const int64_t padded = static_cast<int64_t>(q.size()) / 3;
-    for (int64_t i = 0; i < 290; ++i) {
-      const float scale = scales[(padded + i) / group];
-      EXPECT_LE(std::abs(q[padded + i] * scale - x[300 + i]), scale * 0.50001f) << i;
-    }
-    for (Isa isa : available()) EXPECT_EQ(quantized(isa, group), reference) << isa_name(isa);
+  const Quantized reference = quantized(Isa::Reference);
+  const int64_t padded = row_layout(290).values;
+  for (int64_t i = 0; i < 290; ++i) {
+    const float scale = reference.scales[(padded + i) / kRowGroup];
+    EXPECT_LE(std::abs(reference.q[padded + i] * scale - x[300 + i]), scale * 0.50001f) << i;
   }
+  for (Isa isa : available()) EXPECT_EQ(quantized(isa), reference) << isa_name(isa);
 }
 
 TEST(QuantizeRows, OfTheGatedProductAreNearItAndTheSameOnEveryInstructionSet) {
@@ -337,40 +342,34 @@ TEST(QuantizeRows, OfTheGatedProductAreNearItAndTheSameOnEveryInstructionSet) {
   std::vector<float> x(3 * stride);
   for (float& value : x) value = std::normal_distribution<float>(0, 4)(random);
   x[0] = -200, x[1] = 200, x[2] = -88, x[3] = 0;
-  const auto quantized = [&](Isa isa, int64_t group) {
-    const int64_t blocks = (k + group - 1) / group;
-    std::vector<int8_t> q(3 * blocks * group, 99);
-    std::vector<float> scales(3 * blocks);
-    std::vector<int16_t> sums(3 * blocks);
-    quantize_swiglu_rows(x.data(), x.data() + 300, stride, k, group, 0, 3, isa, {q.data(), scales.data(), sums.data()});
-    return std::tuple(q, scales, sums);
+  const auto quantized = [&](Isa isa) {
+    Quantized to(3, k);
+    quantize_swiglu_rows(x.data(), x.data() + 300, stride, k, 0, 3, isa, to.rows());
+    return to;
   };
-  for (int64_t group : {32, 128}) {
-    const auto reference = quantized(Isa::Reference, group);
-    const auto& [q, scales, sums] = reference;
-    const int64_t padded = static_cast<int64_t>(q.size()) / 3;
-    for (int64_t r = 0; r < 3; ++r) {
-      for (int64_t i = 0; i < k; ++i) {
-        const double gate = x[r * stride + i], exact = gate / (1 + std::exp(-gate)) * x[r * stride + 300 + i];
-        const double scale = scales[(r * padded + i) / group];
-        EXPECT_LE(std::abs(q[r * padded + i] * scale - exact), scale * 0.5 + std::abs(exact) * 1e-6) << r << ", " << i;
-      }
+  const Quantized reference = quantized(Isa::Reference);
+  const int64_t padded = row_layout(k).values;
+  for (int64_t r = 0; r < 3; ++r) {
+    for (int64_t i = 0; i < k; ++i) {
+      const double gate = x[r * stride + i], exact = gate / (1 + std::exp(-gate)) * x[r * stride + 300 + i];
+      const double scale = reference.scales[(r * padded + i) / kRowGroup];
+      EXPECT_LE(std::abs(reference.q[r * padded + i] * scale - exact), scale * 0.5 + std::abs(exact) * 1e-6)
+          << r << ", " << i;
     }
-    for (Isa isa : available()) EXPECT_EQ(quantized(isa, group), reference) << isa_name(isa);
   }
+  for (Isa isa : available()) EXPECT_EQ(quantized(isa), reference) << isa_name(isa);
 }
 
 TEST(QuantizeRows, ValuesThatAreNotFiniteReachTheResult) {
   for (Isa isa : available()) {
     for (float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::quiet_NaN(), 1e-37f}) {
-      std::vector<float> x(32, 0.0f), scales(1);
+      std::vector<float> x(32, 0.0f);
       x[5] = bad;
-      std::vector<int8_t> q(32, 99);
-      std::vector<int16_t> sums(1);
-      quantize_rows(x.data(), 32, 32, 32, 0, 1, isa, {q.data(), scales.data(), sums.data()});
-      EXPECT_THAT(q, testing::Each(0));
-      EXPECT_EQ(std::isnan(scales[0]), !(std::abs(bad) < 1)) << bad;
-      EXPECT_EQ(sums[0], 0);
+      Quantized to(1, 32);
+      quantize_rows(x.data(), 32, 32, 0, 1, isa, to.rows());
+      EXPECT_THAT(to.q, testing::Each(0));
+      EXPECT_EQ(std::isnan(to.scales[0]), !(std::abs(bad) < 1)) << bad;
+      EXPECT_THAT(to.sums, testing::Each(0));
     }
   }
 }

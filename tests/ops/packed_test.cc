@@ -68,16 +68,16 @@ const WeightFormat kFormats[] = {{4, 32, false, false}, {4, 32, false, true},  {
                                  {8, 128, true, false}, {8, 32, false, false}, {8, 128, true, true}};
 
 /// How far a row's values may move when its groups are rounded to INT8: half a step of (largest magnitude) / 127.
-at::Tensor rounding_of(const at::Tensor& x, int64_t group) {
-  const int64_t K = x.size(1), padded = (K + group - 1) / group * group;
+at::Tensor rounding_of(const at::Tensor& x) {
+  const int64_t K = x.size(1), group = kernels::kRowGroup, padded = kernels::row_layout(K).values;
   const at::Tensor groups = at::constant_pad_nd(x.to(at::kDouble).abs(), {0, padded - K}).view({x.size(0), -1, group});
   return (groups.amax(-1, true) / 254).expand_as(groups).reshape({x.size(0), padded}).narrow(1, 0, K) * (1 + 1e-5);
 }
 
-/// The bound for x w^T: rounding of x, and one rounding in FP32 for every product and sum over a group.
-at::Tensor bound_of(const at::Tensor& x, const at::Tensor& w, int64_t group) {
-  const double roundings = 0x1p-24 * (4 + 2 * static_cast<double>(x.size(1)) / static_cast<double>(group));
-  return at::mm(rounding_of(x, group) + x.to(at::kDouble).abs() * roundings, w.abs().t());
+/// The bound for x w^T: rounding of x, and one rounding in FP32 for every product and sum over a group, of 32 or more.
+at::Tensor bound_of(const at::Tensor& x, const at::Tensor& w) {
+  const double roundings = 0x1p-24 * (4 + 2 * static_cast<double>(x.size(1)) / 32);
+  return at::mm(rounding_of(x) + x.to(at::kDouble).abs() * roundings, w.abs().t());
 }
 
 void expect_within(const at::Tensor& actual, const at::Tensor& expected, const at::Tensor& bound) {
@@ -96,8 +96,8 @@ TEST(PackedLinear, IsTheDenseOneWithinTheRoundingOfItsRows) {
       const at::Tensor x = at::randn({T, 200}) * at::randn({T, 1});
       const std::vector<at::Tensor> y = linears(x, {&a.packed, &b.packed});
       const at::Tensor expected = at::mm(x.to(at::kDouble), a.values.t());
-      expect_within(y[0], expected, bound_of(x, a.values, format.group));
-      expect_within(y[1], at::mm(x.to(at::kDouble), b.values.t()), bound_of(x, b.values, 128));
+      expect_within(y[0], expected, bound_of(x, a.values));
+      expect_within(y[1], at::mm(x.to(at::kDouble), b.values.t()), bound_of(x, b.values));
       EXPECT_TRUE(at::equal(linear(x, a.packed), y[0]));
       const at::Tensor bias = at::randn({50});
       EXPECT_TRUE(at::equal(linear(x, a.packed, bias), y[0] + bias));
@@ -167,13 +167,12 @@ struct Bounded {
   at::Tensor value, bound;
 };
 
-Bounded gated(const at::Tensor& x, double score, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down,
-              int64_t group) {
+Bounded gated(const at::Tensor& x, double score, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down) {
   const at::Tensor g = at::mm(x, gate.t()) * score, u = at::mm(x, up.t()) * score, silu = at::silu(g);
-  const at::Tensor dg = bound_of(x, gate, group) * score, du = bound_of(x, up, group) * score;
+  const at::Tensor dg = bound_of(x, gate) * score, du = bound_of(x, up) * score;
   // |silu'| < 1.1; the hidden value moves by both factors, then is rounded itself.
   const at::Tensor a = silu * u, moved = 1.1 * dg * u.abs() + (silu.abs() + 1.1 * dg) * du + a.abs() * 1e-6;
-  const at::Tensor rounded = rounding_of(a.abs() + moved, group);
+  const at::Tensor rounded = rounding_of(a.abs() + moved);
   return {at::mm(a, down.t()), at::mm(moved + rounded + a.abs() * 1e-5, down.abs().t())};
 }
 
@@ -190,15 +189,14 @@ TEST(PackedExperts, AreTheDefinitionWithinTheRoundingsOfTheirRows) {
           const at::Tensor x = at::randn({T, D}), exact = x.to(at::kDouble);
           const Routing routing = route(at::randn({T, E}), A, RouterScore::kSigmoid);
           const at::Tensor y = experts(x, routing, layer.weights(), on_input);
-          Bounded expected =
-              gated(exact, 1, layer.gate.values, layer.up.values, layer.shared_down.values, shared.group);
+          Bounded expected = gated(exact, 1, layer.gate.values, layer.up.values, layer.shared_down.values);
           for (int64_t t = 0; t < T; ++t) {
             for (int64_t a = 0; a < A; ++a) {
               const auto e = routing.selected[t][a].item<int64_t>();
               const auto score = routing.scores[t][a].item<double>();
               const at::Tensor gate_up = layer.gate_up.values[e].t();
               const Bounded one = gated(exact.narrow(0, t, 1), on_input ? score : 1, gate_up.narrow(0, 0, F),
-                                        gate_up.narrow(0, F, F), layer.down.values[e].t(), routed.group);
+                                        gate_up.narrow(0, F, F), layer.down.values[e].t());
               expected.value[t] += one.value[0] * (on_input ? 1 : score);
               expected.bound[t] += one.bound[0] * (on_input ? 1 : score) + one.value[0].abs() * 1e-6;
             }

@@ -85,19 +85,19 @@ const TileKernels& tile_kernels(Isa isa) {
   return *built(isa);
 }
 
-void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows) {
-  tile_kernels(isa).quantize_f32(x, stride, k, group, begin, end, rows);
+  tile_kernels(isa).quantize_f32(x, stride, k, begin, end, rows);
 }
 
-void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows) {
-  tile_kernels(isa).quantize_bf16(x, stride, k, group, begin, end, rows);
+  tile_kernels(isa).quantize_bf16(x, stride, k, begin, end, rows);
 }
 
-void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
-                          int64_t end, Isa isa, const QuantizedRows& rows) {
-  tile_kernels(isa).quantize_swiglu(gate, up, stride, k, group, begin, end, rows);
+void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end,
+                          Isa isa, const QuantizedRows& rows) {
+  tile_kernels(isa).quantize_swiglu(gate, up, stride, k, begin, end, rows);
 }
 
 void swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,

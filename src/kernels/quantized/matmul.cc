@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -53,7 +54,7 @@ struct PanelBytes {
     std::byte* at = workspace + panel.first * layout.row_bytes;
     x = reinterpret_cast<int8_t*>(at);
     scales = reinterpret_cast<float*>(at + panel.rows * layout.padded_k);
-    dot_starts = reinterpret_cast<int32_t*>(scales + panel.rows * layout.blocks);
+    dot_starts = reinterpret_cast<int32_t*>(scales + panel.rows * row_layout(layout.padded_k).scales);
   }
 };
 
@@ -81,13 +82,18 @@ void fill_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel&
   if (p.shape.format.floats) return fill_float_panel(p, layout, panel, workspace);
   const PanelBytes bytes(workspace, layout, panel);
   const int offset = p.shape.format.zeros ? 1 : p.shape.format.bits == 4 ? 8 : 128;
+  const RowLayout of_row = row_layout(p.shape.k);
+  const int64_t sums_per_block = p.shape.format.group / kRowSum;
   for (int i = 0; i < panel.rows; ++i) {
     const int64_t row = p.row_index ? p.row_index[panel.first + i] : panel.first + i;
-    const int8_t* from = p.x.q + row * layout.padded_k;
+    const int8_t* from = p.x.q + row * of_row.values;
     interleave(from, layout.padded_k, panel.rows, bytes.x + 4 * i);
-    for (int64_t b = 0; b < layout.blocks; ++b) {
-      bytes.scales[b * panel.rows + i] = p.x.scales[row * layout.blocks + b];
-      bytes.dot_starts[b * panel.rows + i] = -int32_t{p.x.sums[row * layout.blocks + b]} * offset;
+    const float* scales = p.x.scales + row * of_row.scales;
+    const int16_t* sums = p.x.sums + row * of_row.sums;
+    for (int64_t g = 0; g < of_row.scales; ++g) bytes.scales[g * panel.rows + i] = scales[g];
+    for (int64_t b = 0; b < layout.blocks; ++b, sums += sums_per_block) {
+      const int32_t sum = std::accumulate(sums, sums + sums_per_block, int32_t{0});
+      bytes.dot_starts[b * panel.rows + i] = -sum * offset;
     }
   }
 }

@@ -3,8 +3,9 @@
 // One layout of weights serves every instruction set, so that a packed file is good on any machine.
 //
 // A row's result is the same bits whatever the batch and the number of threads. Each output is computed by one work
-// item over all of K; of integers its dots are exact, and their products with the scales are added in the order of K by
-// fma(float(dot) * weight_scale, row_scale, sum), so that instruction sets give the same bits too.
+// item over all of K; of integers its dots are exact, and their products with the scales are added in the order of K,
+// so that instruction sets give the same bits too: span = fma(float(dot), weight_scale, span) over the weights' groups
+// of the same row_scale (span += float(dot) with a scale per channel), then sum = fma(span, row_scale, sum).
 //
 // Bound: few rows, bytes of the packed weights / read bandwidth; many rows, 2 * M * N * K / peak of INT8 or BF16 dots.
 #pragma once
@@ -34,7 +35,7 @@ Isa chosen_isa();
 /// weight[n, k] = scale * (q - zero), with one scale (and zero) per row or per group of a row.
 struct WeightFormat {
   int bits = 4;                 // 4: q from -8 to 7; 8: q from -128 to 127
-  int64_t group = 128;          // 32 or 128: of the rows' scales, and of the weights' unless channel_scales
+  int64_t group = 128;          // 32 or 128: of the weights' scales and zeros; of dots alone with channel_scales
   bool channel_scales = false;  // one FP32 scale for each of N; else one BF16 scale for each of N and group
   bool zeros = false;           // zero points, of the range of q; else 0
   bool floats = false;          // no integers: E4M3 with channel_scales (8 bits), or BF16 (16), and rows of BF16
@@ -81,24 +82,35 @@ void pack_weights(const WeightShape& shape, const int8_t* q, const float* scales
 void pack_floats(const WeightShape& shape, const void* values, int64_t output_stride, int64_t input_stride,
                  const float* scales, std::byte* packed);
 
-/// Rows quantised for a group size: x[m, k] = scales[m, k / group] * q[m, k]. One serves all weights of that group.
+inline constexpr int64_t kRowGroup = 128;  // values of a row with one scale
+inline constexpr int64_t kRowSum = 32;     // and with one sum: what a weight's zero is multiplied with
+
+/// Quantised rows: x[m, k] = scales[m, k / kRowGroup] * q[m, k]. One serves weights of all formats.
 struct QuantizedRows {
-  int8_t* q;      // [rows, padded_k], zeros after K
-  float* scales;  // [rows, blocks] largest magnitude / 127
-  int16_t* sums;  // [rows, blocks] of q; -16384 to 16256
+  int8_t* q;      // [rows, RowLayout::values], zeros after K
+  float* scales;  // [rows, RowLayout::scales] largest magnitude / 127
+  int16_t* sums;  // [rows, RowLayout::sums] of q
 };
 
+struct RowLayout {
+  int64_t values, scales, sums;
+};
+inline RowLayout row_layout(int64_t k) {
+  const int64_t groups = (k + kRowGroup - 1) / kRowGroup;
+  return {groups * kRowGroup, groups, groups * (kRowGroup / kRowSum)};
+}
+
 /// Quantises rows begin to end of x, FP32 or BF16 bits, [rows, k] with a stride in elements. Nearest, ties to even; the
-/// same bits on every instruction set. A group (of 32 or 128) with a value that is not finite gets the scale NaN;
-/// one whose largest magnitude is under 1e-36 becomes zeros.
-void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+/// same bits on every instruction set. A group with a value that is not finite gets the scale NaN; one whose largest
+/// magnitude is under 1e-36 becomes zeros.
+void quantize_rows(const float* x, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows);
-void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end, Isa isa,
+void quantize_rows(const uint16_t* x, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,
                    const QuantizedRows& rows);
 
 /// The same of silu(gate) * up, FP32, each [rows, k] with the stride: what a feed-forward layer's last product takes.
-void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
-                          int64_t end, Isa isa, const QuantizedRows& rows);
+void quantize_swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end,
+                          Isa isa, const QuantizedRows& rows);
 
 /// The same products as rows of weights with floats take them: out [rows, k] BF16, rounded to nearest even.
 void swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end, Isa isa,
@@ -108,10 +120,10 @@ void swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, 
 /// factor_r * sum over k of x[row_r, k] * weight[n, k]. Experts without rows cost nothing, nor are their weights read.
 struct MatmulProblem {
   WeightShape shape;
-  int64_t num_experts;                 // E
-  const std::byte* const* weights;     // [E] packed
-  const int64_t* offsets;              // [E + 1] rising from 0: expert e has rows offsets[e] to offsets[e + 1]
-  QuantizedRows x;                     // of the format's group
+  int64_t num_experts;              // E
+  const std::byte* const* weights;  // [E] packed
+  const int64_t* offsets;           // [E + 1] rising from 0: expert e has rows offsets[e] to offsets[e + 1]
+  QuantizedRows x;
   const uint16_t* x_bf16 = nullptr;    // [rows, k], where the format has floats
   const int32_t* row_index = nullptr;  // [offsets[E]] row_r; null: r
   const float* row_factors = nullptr;  // [offsets[E]] factor_r, such as a router's score; null: 1

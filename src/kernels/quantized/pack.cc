@@ -90,7 +90,8 @@ PackedLayout packed_layout(const WeightShape& shape) {
   layout.zeros_offset = layout.scales_offset + kTileOutputs * (format.channel_scales ? 4 : 2 * layout.blocks);
   layout.tile_bytes =
       round_up(layout.zeros_offset + (format.zeros ? kTileOutputs * layout.blocks : 0), kPackedAlignment);
-  layout.row_bytes = layout.padded_k + layout.blocks * static_cast<int64_t>(sizeof(float) + sizeof(int32_t));
+  layout.row_bytes = layout.padded_k + row_layout(layout.padded_k).scales * static_cast<int64_t>(sizeof(float)) +
+                     layout.blocks * static_cast<int64_t>(sizeof(int32_t));
   layout.total_bytes = layout.tiles * layout.tile_bytes;
   return layout;
 }

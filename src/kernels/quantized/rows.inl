@@ -9,7 +9,6 @@
 namespace puna::kernels {
 namespace {
 
-constexpr int64_t kLargestGroup = 128;
 constexpr float kSmallest = 1e-36f;  // below, 127 / magnitude might overflow
 constexpr float kRound = 12582912;   // 1.5 * 2^23: adding it leaves the nearest integer in the lowest bits
 constexpr uint32_t kRoundBits = 0x4B400000, kInfinityBits = 0x7F800000, kNanBits = 0x7FC00000;
@@ -46,57 +45,57 @@ inline float exp_of(float x) {
 
 inline float silu(float x) { return x / (1 + exp_of(-x)); }
 
-/// A group of `count` values; the rest of it is padding.
-inline void quantize_group(const float* values, int64_t count, int64_t group, int8_t* q, float& scale, int16_t& sum) {
+/// A group of kRowGroup values, zeros where the row has ended.
+inline void quantize_group(const float* values, int8_t* q, float& scale, int16_t* sums) {
   uint32_t largest_bits = 0;  // order of magnitudes, infinity and NaN last
-  for (int64_t i = 0; i < count; ++i) {
+  for (int64_t i = 0; i < kRowGroup; ++i) {
     const uint32_t magnitude = bits_of(values[i]) & 0x7FFFFFFF;
     largest_bits = largest_bits > magnitude ? largest_bits : magnitude;
   }
   const float largest = float_of(largest_bits);
   if (largest_bits >= kInfinityBits || largest < kSmallest) {
-    std::memset(q, 0, static_cast<size_t>(group));
+    std::memset(q, 0, kRowGroup);
+    std::memset(sums, 0, kRowGroup / kRowSum * sizeof(*sums));
     scale = largest < kSmallest ? 0 : float_of(kNanBits);
-    sum = 0;
     return;
   }
   const float inverse = 127 / largest;
-  int32_t total = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    const float rounded = values[i] * inverse + kRound;
-    const int32_t value = static_cast<int32_t>(bits_of(rounded) - kRoundBits);
-    total += value;
-    q[i] = static_cast<int8_t>(value);
+  for (int64_t part = 0; part < kRowGroup / kRowSum; ++part) {
+    int32_t total = 0;
+    for (int64_t i = part * kRowSum; i < (part + 1) * kRowSum; ++i) {
+      const float rounded = values[i] * inverse + kRound;
+      const int32_t value = static_cast<int32_t>(bits_of(rounded) - kRoundBits);
+      total += value;
+      q[i] = static_cast<int8_t>(value);
+    }
+    sums[part] = static_cast<int16_t>(total);
   }
-  std::memset(q + count, 0, static_cast<size_t>(group - count));
   scale = largest / 127;
-  sum = static_cast<int16_t>(total);
 }
 
 /// value(m, k) of rows begin to end.
 template <typename F>
-inline void quantize_values(int64_t k, int64_t group, int64_t begin, int64_t end, const QuantizedRows& rows,
-                            const F& value) {
-  const int64_t blocks = (k + group - 1) / group;
-  float values[kLargestGroup];
+inline void quantize_values(int64_t k, int64_t begin, int64_t end, const QuantizedRows& rows, const F& value) {
+  const int64_t groups = (k + kRowGroup - 1) / kRowGroup;
+  float values[kRowGroup];
   for (int64_t m = begin; m < end; ++m) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t at = m * blocks + b, first = b * group, count = k - first < group ? k - first : group;
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t at = m * groups + g, first = g * kRowGroup, count = k - first < kRowGroup ? k - first : kRowGroup;
       for (int64_t i = 0; i < count; ++i) values[i] = value(m, first + i);
-      quantize_group(values, count, group, rows.q + at * group, rows.scales[at], rows.sums[at]);
+      for (int64_t i = count; i < kRowGroup; ++i) values[i] = 0;
+      quantize_group(values, rows.q + at * kRowGroup, rows.scales[at], rows.sums + at * (kRowGroup / kRowSum));
     }
   }
 }
 
 template <typename T>
-void quantize(const T* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
-              const QuantizedRows& rows) {
-  quantize_values(k, group, begin, end, rows, [=](int64_t m, int64_t c) { return widened(x[m * stride + c]); });
+void quantize(const T* x, int64_t stride, int64_t k, int64_t begin, int64_t end, const QuantizedRows& rows) {
+  quantize_values(k, begin, end, rows, [=](int64_t m, int64_t c) { return widened(x[m * stride + c]); });
 }
 
-void quantize_swiglu(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
-                     int64_t end, const QuantizedRows& rows) {
-  quantize_values(k, group, begin, end, rows,
+void quantize_swiglu(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end,
+                     const QuantizedRows& rows) {
+  quantize_values(k, begin, end, rows,
                   [=](int64_t m, int64_t c) { return silu(gate[m * stride + c]) * up[m * stride + c]; });
 }
 

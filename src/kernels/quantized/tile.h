@@ -15,7 +15,7 @@ struct TileProblem {
   const float* channel_scales;  // [16] or null
   const uint8_t* zeros;         // null without
   const int8_t* x;              // [blocks, group / 4, rows, 4]
-  const float* row_scales;      // [blocks, rows]
+  const float* row_scales;      // [ceil(blocks * group / kRowGroup), rows]
   const int32_t* dot_starts;    // [blocks, rows] minus the sum of a row's values; without zeros, times 8 or 128
 };
 
@@ -25,12 +25,12 @@ struct TileKernels {
   void (*tile)(int bits, int rows, const TileProblem& problem, float* out);
   int64_t (*dots)(int64_t rounds);  // as run_int8_dots()
   /// As quantize_rows().
-  void (*quantize_f32)(const float* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+  void (*quantize_f32)(const float* x, int64_t stride, int64_t k, int64_t begin, int64_t end,
                        const QuantizedRows& rows);
-  void (*quantize_bf16)(const uint16_t* x, int64_t stride, int64_t k, int64_t group, int64_t begin, int64_t end,
+  void (*quantize_bf16)(const uint16_t* x, int64_t stride, int64_t k, int64_t begin, int64_t end,
                         const QuantizedRows& rows);
-  void (*quantize_swiglu)(const float* gate, const float* up, int64_t stride, int64_t k, int64_t group, int64_t begin,
-                          int64_t end, const QuantizedRows& rows);
+  void (*quantize_swiglu)(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end,
+                          const QuantizedRows& rows);
   /// As swiglu_rows().
   void (*swiglu_bf16)(const float* gate, const float* up, int64_t stride, int64_t k, int64_t begin, int64_t end,
                       uint16_t* out);

@@ -50,9 +50,10 @@ template <int kBits, int kRows>
 void half_tile(const TileProblem& p, int first, float* out) {
   const uint8_t* w = p.quants + 4 * first;
   const int8_t* x = p.x;
-  __m256 sums[kRows];
+  const float* row_scales = p.row_scales;
+  __m256 sums[kRows], spans[kRows];
 #pragma GCC unroll 4
-  for (int i = 0; i < kRows; ++i) sums[i] = _mm256_setzero_ps();
+  for (int i = 0; i < kRows; ++i) sums[i] = spans[i] = _mm256_setzero_ps();
   for (int64_t b = 0; b < p.blocks; ++b) {
     __m256i zeros = _mm256_setzero_si256();
     if (p.zeros) {
@@ -65,16 +66,22 @@ void half_tile(const TileProblem& p, int first, float* out) {
       if (p.zeros) dots[i] = _mm256_madd_epi16(zeros, dots[i]);
     }
     for (int64_t k = 0; k < p.group; k += 32, w += 64 * kBits, x += 32 * kRows) add_32<kBits, kRows>(w, x, dots);
-    __m256 scales = _mm256_set1_ps(1);
     if (p.scales) {
       const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.scales + b * 16 + first));
-      scales = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+      const __m256 scales = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) spans[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[i]), scales, spans[i]);
+    } else {
+#pragma GCC unroll 4
+      for (int i = 0; i < kRows; ++i) spans[i] = _mm256_add_ps(spans[i], _mm256_cvtepi32_ps(dots[i]));
     }
+    if ((b + 1) * p.group % kRowGroup != 0 && b + 1 < p.blocks) continue;
 #pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
-      const __m256 product = _mm256_mul_ps(_mm256_cvtepi32_ps(dots[i]), scales);
-      sums[i] = _mm256_fmadd_ps(product, _mm256_set1_ps(p.row_scales[b * kRows + i]), sums[i]);
+      sums[i] = _mm256_fmadd_ps(spans[i], _mm256_set1_ps(row_scales[i]), sums[i]);
+      spans[i] = _mm256_setzero_ps();
     }
+    row_scales += kRows;
   }
 #pragma GCC unroll 4
   for (int i = 0; i < kRows; ++i) {

@@ -41,71 +41,92 @@ inline const uint8_t* load_weights(const uint8_t* w, __m512i& low, __m512i& high
   return w + 128;
 }
 
-template <int kBits, int kRows>
+/// The sums of a row's products are in `out`: there are not registers enough for dots, spans and them.
+template <int kBits, int kRows, int kGroup, bool kZeros>
 void tile_rows(const TileProblem& p, float* out) {
   constexpr int kChains = kRows <= 8 ? 2 : 1;  // few rows alone would wait for each dot's latency
+  constexpr int64_t kSpan = kRowGroup / kGroup;
   const uint8_t* w = p.quants;
   const int8_t* x = p.x;
-  __m512 sums[kRows];
+  const int32_t* starts = p.dot_starts;
+  const float* row_scales = p.row_scales;
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) sums[i] = _mm512_setzero_ps();
-  for (int64_t b = 0; b < p.blocks; ++b) {
-    const int32_t* starts = p.dot_starts + b * kRows;
-    __m512i dots[kChains][kRows];
+  for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(out + 16 * i, _mm512_setzero_ps());
+  for (int64_t b = 0; b < p.blocks;) {
+    const int64_t end = b + kSpan < p.blocks ? b + kSpan : p.blocks;
+    __m512 spans[kRows];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      dots[kChains - 1][i] = _mm512_setzero_si512();
-      dots[0][i] = _mm512_set1_epi32(starts[i]);
-    }
-    if (p.zeros) {
-      const __m512i zeros = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p.zeros + b * 16)));
+    for (int i = 0; i < kRows; ++i) spans[i] = _mm512_setzero_ps();
+    for (; b < end; ++b, starts += kRows) {
+      __m512i dots[kChains][kRows];
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) {
-        dots[0][i] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), zeros, _mm512_set1_epi32(starts[i]));
+        dots[kChains - 1][i] = _mm512_setzero_si512();
+        dots[0][i] = _mm512_set1_epi32(starts[i]);
+      }
+      if constexpr (kZeros) {
+        const __m512i zeros = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p.zeros + b * 16)));
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) {
+          dots[0][i] = _mm512_dpwssd_epi32(_mm512_setzero_si512(), zeros, dots[0][i]);
+        }
+      }
+      for (int k = 0; k < kGroup; k += 8, x += 8 * kRows) {
+        __m512i low, high;
+        w = load_weights<kBits>(w, low, high);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) add_dot(dots[0][i], low, x + 4 * i);
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) add_dot(dots[kChains - 1][i], high, x + 4 * (kRows + i));
+      }
+      if constexpr (kChains == 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) dots[0][i] = _mm512_add_epi32(dots[0][i], dots[1][i]);
+      }
+      if (p.scales) {
+        const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.scales + b * 16));
+        const __m512 scales = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) spans[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[0][i]), scales, spans[i]);
+      } else {
+#pragma GCC unroll 16
+        for (int i = 0; i < kRows; ++i) spans[i] = _mm512_add_ps(spans[i], _mm512_cvtepi32_ps(dots[0][i]));
       }
     }
-    for (int64_t k = 0; k < p.group; k += 8, x += 8 * kRows) {
-      __m512i low, high;
-      w = load_weights<kBits>(w, low, high);
-#pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) add_dot(dots[0][i], low, x + 4 * i);
-#pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) add_dot(dots[kChains - 1][i], high, x + 4 * (kRows + i));
-    }
-    __m512 scales = _mm512_set1_ps(1);
-    if (p.scales) {
-      const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.scales + b * 16));
-      scales = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-    }
+    asm volatile("" ::: "memory");  // or the sums would be kept twice
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      if constexpr (kChains == 2) dots[0][i] = _mm512_add_epi32(dots[0][i], dots[1][i]);
-      const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[0][i]), scales);
-      sums[i] = _mm512_fmadd_ps(product, _mm512_set1_ps(p.row_scales[b * kRows + i]), sums[i]);
+      const __m512 sum = _mm512_fmadd_ps(spans[i], _mm512_set1_ps(row_scales[i]), _mm512_loadu_ps(out + 16 * i));
+      _mm512_storeu_ps(out + 16 * i, sum);
     }
+    row_scales += kRows;
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    if (p.channel_scales) sums[i] = _mm512_mul_ps(sums[i], _mm512_loadu_ps(p.channel_scales));
-    _mm512_storeu_ps(out + 16 * i, sums[i]);
+  if (p.channel_scales) {
+    const __m512 scales = _mm512_loadu_ps(p.channel_scales);
+    for (int i = 0; i < kRows; ++i)
+      _mm512_storeu_ps(out + 16 * i, _mm512_mul_ps(_mm512_loadu_ps(out + 16 * i), scales));
   }
 }
 
 using TileFunction = void (*)(const TileProblem&, float*);
 
 /// For 1, 2, ... rows.
-template <int kBits, int... kRows>
+template <int kBits, int kGroup, bool kZeros, int... kRows>
 constexpr auto tile_table(std::integer_sequence<int, kRows...>) {
-  return std::array<TileFunction, sizeof...(kRows)>{tile_rows<kBits, kRows + 1>...};
+  return std::array<TileFunction, sizeof...(kRows)>{tile_rows<kBits, kRows + 1, kGroup, kZeros>...};
 }
 
 constexpr int kMostRows = 12;  // as many sums and dots as there are registers
-constexpr auto kTiles4 = tile_table<4>(std::make_integer_sequence<int, kMostRows>());
-constexpr auto kTiles8 = tile_table<8>(std::make_integer_sequence<int, kMostRows>());
+constexpr auto kCounts = std::make_integer_sequence<int, kMostRows>();
+/// By 8 instead of 4 bits, groups of 128 instead of 32, zeros instead of none.
+constexpr std::array<TileFunction, kMostRows> kTiles[2][2][2] = {
+    {{tile_table<4, 32, false>(kCounts), tile_table<4, 32, true>(kCounts)},
+     {tile_table<4, 128, false>(kCounts), tile_table<4, 128, true>(kCounts)}},
+    {{tile_table<8, 32, false>(kCounts), tile_table<8, 32, true>(kCounts)},
+     {tile_table<8, 128, false>(kCounts), tile_table<8, 128, true>(kCounts)}}};
 
 void tile(int bits, int rows, const TileProblem& p, float* out) {
-  const TileFunction* table = bits == 4 ? kTiles4.data() : kTiles8.data();
-  table[rows - 1](p, out);
+  kTiles[bits == 8][p.group == 128][p.zeros != nullptr][rows - 1](p, out);
 }
 
 int64_t dots(int64_t rounds) {

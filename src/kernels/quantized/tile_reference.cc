@@ -19,13 +19,17 @@ int32_t weight_at(const TileProblem& p, int bits, int64_t block, int64_t k, int6
 void tile(int bits, int rows, const TileProblem& p, float* out) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t n = 0; n < kTileOutputs; ++n) {
-      float sum = 0;
+      float sum = 0, span = 0;
       for (int64_t b = 0; b < p.blocks; ++b) {
         const int8_t* x = p.x + b * p.group * rows;
         int32_t dot = p.dot_starts[b * rows + i] * (p.zeros ? p.zeros[b * kTileOutputs + n] : 1);
         for (int64_t k = 0; k < p.group; ++k) dot += weight_at(p, bits, b, k, n) * x[(k / 4 * rows + i) * 4 + k % 4];
-        const float product = static_cast<float>(dot) * (p.scales ? bf16_to_float(p.scales[b * kTileOutputs + n]) : 1);
-        sum = std::fma(product, p.row_scales[b * rows + i], sum);
+        const auto value = static_cast<float>(dot);
+        span = p.scales ? std::fma(value, bf16_to_float(p.scales[b * kTileOutputs + n]), span) : span + value;
+        if (const int64_t end = (b + 1) * p.group; end % kRowGroup == 0 || b + 1 == p.blocks) {
+          sum = std::fma(span, p.row_scales[(end - 1) / kRowGroup * rows + i], sum);
+          span = 0;
+        }
       }
       out[i * kTileOutputs + n] = p.channel_scales ? sum * p.channel_scales[n] : sum;
     }
