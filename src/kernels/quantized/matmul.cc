@@ -180,6 +180,7 @@ void run_item(const Item& item, const TileKernels& kernels) {
       problem.channel_scales = reinterpret_cast<const float*>(scales);
     } else {
       problem.scales = reinterpret_cast<const uint16_t*>(scales);
+      problem.next_scales = reinterpret_cast<const uint16_t*>(scales + layout.tile_bytes);
     }
     if (format.zeros) problem.zeros = reinterpret_cast<const uint8_t*>(tile + layout.zeros_offset);
     for (int64_t i = item.first_panel; i < item.end_panel; ++i) {

@@ -12,6 +12,7 @@ struct TileProblem {
   int64_t blocks, group;
   const uint8_t* quants;        // as PackedLayout says, as the two below
   const uint16_t* scales;       // null with channel_scales
+  const uint16_t* next_scales;  // of the next tile, to be asked for ahead; it may not exist
   const float* channel_scales;  // [16] or null
   const uint8_t* zeros;         // null without
   const int8_t* x;              // [blocks, group / 4, rows, 4]

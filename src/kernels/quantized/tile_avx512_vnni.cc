@@ -15,6 +15,7 @@ namespace {
 
 // How far ahead weights are asked for, into L2: there more reads can be in flight than into L1.
 constexpr int kPrefetchBytes = 4096;
+constexpr int kScalesAhead = 16;  // groups
 
 using Word [[gnu::may_alias]] = int32_t;
 
@@ -52,6 +53,9 @@ void tile_rows(const TileProblem& p, float* out) {
   const float* row_scales = p.row_scales;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) _mm512_storeu_ps(out + 16 * i, _mm512_setzero_ps());
+  for (int b = 0; b < kScalesAhead; b += 2) {
+    _mm_prefetch(reinterpret_cast<const char*>(p.next_scales + b * 16), _MM_HINT_T1);
+  }
   for (int64_t b = 0; b < p.blocks;) {
     const int64_t end = b + kSpan < p.blocks ? b + kSpan : p.blocks;
     __m512 spans[kRows];
@@ -84,6 +88,7 @@ void tile_rows(const TileProblem& p, float* out) {
         for (int i = 0; i < kRows; ++i) dots[0][i] = _mm512_add_epi32(dots[0][i], dots[1][i]);
       }
       if (p.scales) {
+        _mm_prefetch(reinterpret_cast<const char*>(p.scales + (b + kScalesAhead) * 16), _MM_HINT_T1);
         const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p.scales + b * 16));
         const __m512 scales = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 #pragma GCC unroll 16
