@@ -89,8 +89,10 @@ void run_tasks(const EvalFlags& flags) {
                              [&](int64_t done) { progress.set(done); }};
     results.push_back(eval::run_task(loaded, task, options));
     if (items) lines += items_lines(results.back());
+    if (results.back().error) break;
   }
   write_items(items.get(), lines);
+  if (!results.empty() && results.back().error) std::rethrow_exception(results.back().error);
   if (flags.json)
     print_json({{"model", loaded.name}, {"partial", interrupt.flag().load()}, {"tasks", tasks_json(results)}});
   else

@@ -68,7 +68,7 @@ std::string_view extension_of(const std::string& image) {
   return image.starts_with("\xFF\xD8") ? "jpg" : "webp";
 }
 
-// Without a flush to disk for each of thousands: the records that name them are written last.
+// Without a flush to disk for each of thousands: write_records() flushes them together.
 void write_image(const fs::path& path, const std::string& image) {
   std::ofstream out(path, std::ios::binary);
   out << image;
@@ -99,6 +99,7 @@ int64_t write_records(RecordSource& records, const fs::path& dir, const std::str
     ++count;
     progress.set(static_cast<int64_t>(records.progress() * static_cast<double>(kProgressSteps)));
   }
+  if (num_images > 0) io::sync_file_system(dir);
   out.commit();
   return count;
 }

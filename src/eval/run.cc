@@ -58,8 +58,7 @@ class Runner {
         sequence_(loaded),
         engine_(loaded, engine::single_user_options(loaded)) {}
 
-  std::vector<Outcome> run() {
-    std::vector<Outcome> outcomes;
+  void run(std::vector<Outcome>& outcomes) {
     for (const Item& item : task_.items) {
       if (cancelled()) break;
       std::optional<Outcome> outcome = run_item(item, outcomes.size());
@@ -67,7 +66,6 @@ class Runner {
       outcomes.push_back(std::move(*outcome));
       if (options_.on_progress) options_.on_progress(static_cast<int64_t>(outcomes.size()));
     }
-    return outcomes;
   }
 
  private:
@@ -206,7 +204,11 @@ TaskResult run_task(const LoadedModel& loaded, const Task& task, const RunOption
   const auto start = std::chrono::steady_clock::now();
   TaskResult result;
   result.task = &task;
-  result.outcomes = Runner(loaded, task, options).run();
+  try {
+    Runner(loaded, task, options).run(result.outcomes);
+  } catch (const Error&) {
+    result.error = std::current_exception();
+  }
   result.measures = measures_of(task, result.outcomes, options.seed);
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return result;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <optional>
 #include <string>
@@ -45,14 +46,15 @@ struct TaskResult {
   std::vector<Outcome> outcomes;
   std::vector<Measure> measures;  // the one that the threshold is about comes first; none without outcomes
   double seconds = 0;
+  std::exception_ptr error;  // an Error that ended the task early
 
   bool partial() const { return outcomes.size() < task->items.size(); }
   /// nullopt without a threshold or without outcomes.
   std::optional<bool> met() const;
 };
 
-/// The result holds pointers into `task`. After a cancel it holds the items that were done. Throws Error, naming file
-/// and line, for an item that the model cannot take (context, images).
+/// The result holds pointers into `task`. After a cancel, or an item that the model cannot take (context, images; the
+/// result's error names file and line), it holds the items that were done.
 TaskResult run_task(const engine::LoadedModel& loaded, const Task& task, const RunOptions& options);
 
 /// Throws Error, naming file and line, for the first item whose prompt is longer than the model's context, or that has

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -21,6 +22,12 @@ std::optional<Descriptor> lock_directory(const std::filesystem::path& dir) {
   if (fd.get() < 0) fail(dir.string(), "cannot be opened: {}", std::generic_category().message(errno));
   if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) return std::nullopt;
   return fd;
+}
+
+void sync_file_system(const std::filesystem::path& dir) {
+  const Descriptor fd(open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() < 0 || syncfs(fd.get()) != 0)
+    fail(dir.string(), "cannot be flushed to disk: {}", std::generic_category().message(errno));
 }
 
 }  // namespace puna::io

@@ -15,4 +15,7 @@ void make_directories(const std::filesystem::path& dir);
 /// process ends. Nullopt while another one holds it. A file system that knows no locks is no error, other failures are.
 std::optional<Descriptor> lock_directory(const std::filesystem::path& dir);
 
+/// Waits until everything written so far to the file system of `dir` is on disk. Throws Error when that fails.
+void sync_file_system(const std::filesystem::path& dir);
+
 }  // namespace puna::io

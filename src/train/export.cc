@@ -18,6 +18,8 @@ namespace fs = std::filesystem;
 using Note = std::function<void(const std::string&)>;
 using Weights = std::map<std::string, at::Tensor>;
 
+constexpr int64_t kMaxTokenizerBytes = int64_t{256} << 20;
+
 struct Trained {
   int64_t step = 0;
   RunState state;
@@ -59,16 +61,27 @@ Trained load_trained(const fs::path& run, int64_t step, const Note& on_note) {
   return trained;
 }
 
+std::string tokenizer_of(const Trained& trained, const fs::path& run) {
+  const fs::path own = run / "tokenizer/tokenizer.json";
+  return fs::exists(own) ? io::read_file(own, kMaxTokenizerBytes) : trained.state.tokenizer;
+}
+
 // Of sums in FP64, one run after the other, so that no more than two are in memory.
-Weights mean_weights(Weights weights, const ExportOptions& options) {
+Weights mean_weights(Trained& trained, const ExportOptions& options) {
+  Weights weights = std::move(trained.weights);
   for (auto& [name, weight] : weights) weight = weight.to(at::kDouble);
   for (const fs::path& run : options.average) {
-    const Weights others = load_trained(run, -1, options.on_note).weights;
+    const Trained other = load_trained(run, -1, options.on_note);
+    const Weights& others = other.weights;
+    if (tokenizer_of(other, run) != tokenizer_of(trained, options.run))
+      fail(run.string(), "has another tokenizer than {}; only equal ones have a mean", options.run.string());
     const auto same = [](const auto& a, const auto& b) {
       return a.first == b.first && a.second.sizes() == b.second.sizes();
     };
     if (!std::equal(weights.begin(), weights.end(), others.begin(), others.end(), same))
       fail(run.string(), "is of a model of another shape than {}; only equal ones have a mean", options.run.string());
+    if (other.state.config != trained.state.config)
+      fail(run.string(), "has another config than {}; only equal ones have a mean", options.run.string());
     for (auto& [name, weight] : weights) weight.add_(others.at(name));
   }
   const auto count = static_cast<double>(options.average.size() + 1);
@@ -100,7 +113,7 @@ void write_beside(const Trained& trained, const fs::path& run, const fs::path& o
 
 int64_t export_run(const ExportOptions& options, const fs::path& out) {
   Trained trained = load_trained(options.run, options.step, options.on_note);
-  if (!options.average.empty()) trained.weights = mean_weights(std::move(trained.weights), options);
+  if (!options.average.empty()) trained.weights = mean_weights(trained, options);
   const auto source = checkpoint::tensors_model(trained.config, std::move(trained.weights));
   checkpoint::save_hf(out, trained.config, options.dtype,
                       [&](const arch::ParamRow& row) { return source->load(row, options.dtype); });

@@ -1,5 +1,6 @@
 #include "train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -54,11 +55,15 @@ void AdamW::reset() {
 }
 
 double global_norm(const std::map<std::string, at::Tensor>& tensors) {
+  constexpr int64_t kPiece = int64_t{1} << 24;  // a sum in FP32 of many more stops growing
   const c10::NoGradGuard no_grad;
   double sum = 0;
   for (const auto& [name, tensor] : tensors) {
-    const double norm = at::norm(tensor).item<double>();
-    sum += norm * norm;
+    const at::Tensor values = tensor.reshape({-1});
+    for (int64_t begin = 0; begin < values.numel(); begin += kPiece) {
+      const double norm = at::norm(values.narrow(0, begin, std::min(kPiece, values.numel() - begin))).item<double>();
+      sum += norm * norm;
+    }
   }
   return std::sqrt(sum);
 }

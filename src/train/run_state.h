@@ -19,7 +19,7 @@
 namespace puna::train {
 
 struct RunState {
-  int64_t stage = 0, stage_step = 0;  // of the next step; after the last one: the number of stages, 0
+  int64_t stage = 0, stage_step = 0;  // of the next step; a stage's end is (stage, its steps) or (stage + 1, 0)
   int64_t next_sample = 0;            // of the stage's stream
   int64_t tokens = 0;                 // so far
   int64_t metrics_bytes = 0;          // of metrics.jsonl

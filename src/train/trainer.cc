@@ -3,7 +3,6 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <map>
 #include <memory>
@@ -13,6 +12,7 @@
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/memory.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/hash.h"
 #include "media/image_processor.h"
@@ -51,6 +51,14 @@ std::string first_difference(const Json& a, const Json& b) {
   return "";
 }
 
+// What makes a run, without where its files were found: they are known by their contents.
+Json settings_of(Json recipe) {
+  for (const char* key : {"from", "tokenizer"}) recipe["model"].erase(key);
+  for (Json& source : recipe["source"])
+    for (const char* key : {"files", "file", "dataset"}) source.erase(key);
+  return recipe;
+}
+
 Json begun_with(const fs::path& path) try { return read_json_file(path); } catch (const Error& error) {
   fail(path.string(), "tells what the run began with and cannot be read; start another run with out=DIR: {}",
        error.what());
@@ -63,6 +71,10 @@ class Run {
 
   Outcome go() {
     open_directory();
+    // Another process must neither prepare nor cut what this one writes.
+    const auto lock = io::lock_directory(dir_);
+    if (!lock) fail(dir_.string(), "another process trains here; stop it first, or choose another with out=DIR");
+    write_recipe();
     try {
       prepared_ = prepare_model(recipe_, dir_, options_.interrupt);
       if (options_.check_memory)
@@ -73,7 +85,15 @@ class Run {
       return Outcome::kInterrupted;
     }
     plan_stages();
-    // It locks the run: another process must not cut the metrics that this one still writes.
+    if (!run_stages()) return Outcome::kInterrupted;
+    learner_.reset();  // its memory: the model is read from the checkpoint
+    export_model();
+    return Outcome::kFinished;
+  }
+
+ private:
+  // False when interrupted; what was done is saved either way.
+  bool run_stages() {
     CheckpointWriter writer({.dir = dir_ / "checkpoints",
                              .keep_last = recipe_.checkpoint.keep_last,
                              .keep_every = recipe_.checkpoint.keep_every});
@@ -81,42 +101,52 @@ class Run {
     const double peak = measured_peak_flops(compute_dtype(recipe_));
     at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/true);
     while (stage_ < recipe_.stages.size()) {
-      if (!run_stage(writer, peak)) return stop(writer);
+      if (!run_stage(writer, peak)) {
+        stop(writer);
+        return false;
+      }
       ++stage_;
       stage_step_ = 0;
       next_sample_ = 0;
     }
-    save(writer);
-    writer.wait();
-    export_model();
-    return Outcome::kFinished;
+    stop(writer);
+    return true;
   }
 
- private:
   void note(const std::string& text) const {
     if (options_.on_note) options_.on_note(text);
   }
 
   void open_directory() {
-    const Json json = recipe_to_json(recipe_);
     const fs::path path = dir_ / "recipe.json";
     if (options_.resume && !fs::exists(path))
       fail(dir_.string(), "holds no run to resume; leave out --resume to start one");
-    // Before its first step a recipe may still be corrected.
-    const bool begun = fs::exists(dir_ / "metrics.jsonl") || !checkpoint_steps(dir_ / "checkpoints").empty();
-    if (begun && fs::exists(path)) {
-      if (!options_.resume)
-        fail(dir_.string(), "holds a run already; go on with --resume, or choose another directory with out=DIR");
-      const std::string difference = first_difference(begun_with(path), json);
-      if (!difference.empty())
-        fail(where_, "is not the recipe that {} was started with: {}; use the same, or start another run with out=DIR",
-             dir_.string(), difference);
-      return;
-    }
+    if (begun() && !options_.resume)
+      fail(dir_.string(), "holds a run already; go on with --resume, or choose another directory with out=DIR");
     std::error_code error;
     fs::create_directories(dir_, error);
     if (error) fail(dir_.string(), "cannot be made: {}; choose another with out=DIR", error.message());
-    io::write_file(path, json.dump(2) + "\n");
+  }
+
+  // Before its first step a recipe may still be corrected.
+  bool begun() const {
+    const bool steps = fs::exists(dir_ / "metrics.jsonl") || !checkpoint_steps(dir_ / "checkpoints").empty();
+    return steps && fs::exists(dir_ / "recipe.json");
+  }
+
+  void write_recipe() const {
+    const Json json = recipe_to_json(recipe_);
+    const fs::path path = dir_ / "recipe.json";
+    if (!begun()) {
+      if (fs::exists(dir_ / "model"))
+        fail(dir_.string(), "holds a model that is not of this run; choose another directory with out=DIR");
+      io::write_file(path, json.dump(2) + "\n");
+      return;
+    }
+    const std::string difference = first_difference(settings_of(begun_with(path)), settings_of(json));
+    if (!difference.empty())
+      fail(where_, "is not the recipe that {} was started with: {}; use the same, or start another run with out=DIR",
+           dir_.string(), difference);
   }
 
   // Before the first step, so that no stage is refused hours later.
@@ -147,7 +177,7 @@ class Run {
   }
 
   std::string recipe_hash() const {
-    const std::string text = recipe_to_json(recipe_).dump();
+    const std::string text = settings_of(recipe_to_json(recipe_)).dump();
     return io::hash_of(std::as_bytes(std::span(text)));
   }
 
@@ -200,9 +230,8 @@ class Run {
       if (hashes.at(name) != hash)
         fail(where_, "the data of source '{}' are not those that {} was trained on; start another run with out=DIR",
              name, dir_.string());
-    // Of the stage that ran last.
-    const auto last = static_cast<size_t>(std::max<int64_t>(0, state.stage_step > 0 ? state.stage : state.stage - 1));
-    const std::string difference = first_difference(state.config, arch::config_to_hf(configs_.at(last)));
+    const size_t stage = std::min(static_cast<size_t>(state.stage), recipe_.stages.size() - 1);
+    const std::string difference = first_difference(state.config, arch::config_to_hf(configs_.at(stage)));
     if (!difference.empty())
       fail(where_, "the config in {} has changed: {}; restore it, or start another run with out=DIR",
            (dir_ / "from").string(), difference);
@@ -282,7 +311,7 @@ class Run {
     try {
       return loader.next(prefetch_next);
     } catch (const Error&) {
-      stop(writer);
+      stop_after_error(writer);
       throw;
     }
   }
@@ -292,7 +321,7 @@ class Run {
     try {
       return learner_->step(batch, rate, source_names_.size(), step_ + 1);
     } catch (const NotFinite& error) {
-      stop(writer);
+      stop_after_error(writer);
       if (batch.documents.size() <= kMaxShownDocuments) throw;
       const fs::path list = dir_ / fmt::format("not-finite-{:08}.txt", step_ + 1);
       io::write_file(list, fmt::format("{}\n", fmt::join(batch.documents, "\n")));
@@ -345,20 +374,46 @@ class Run {
     for (size_t i = 0; i < recipe_.sources.size(); ++i) {
       const SourceConfig& source = recipe_.sources[i];
       if (!source.validation) continue;
-      BatchConfig batch = stage.batch;
-      batch.tokens = std::max(recipe_.validation.tokens, batch.sequence_length);
-      if (batch.micro_tokens == 0) batch.micro_tokens = stage.batch.tokens;  // a forward is no larger than in training
-      const data::Mixture alone = validation_mixture(i, stage);
-      const LossSum sum = learner_->evaluate(make_step_batch(alone, batch, prepared_.image_processor, 0));
+      const LossSum sum = validation_loss(validation_mixture(i, stage), stage.batch);
       if (sum.targets > 0) losses[source.name] = sum;
     }
     return losses;
   }
 
-  Outcome stop(CheckpointWriter& writer) {
+  // In batches no larger than those of training, until there are enough tokens or no more data.
+  LossSum validation_loss(const data::Mixture& mixture, BatchConfig batch) const {
+    LossSum sum;
+    uint64_t sample = 0;
+    for (int64_t left = std::max(recipe_.validation.tokens, batch.sequence_length); left > 0;) {
+      batch.tokens = std::min(batch.tokens, left);
+      StepBatch part;
+      try {
+        part = make_step_batch(mixture, batch, prepared_.image_processor, sample);
+      } catch (const data::OutOfData&) {
+        if (sample == 0) throw;
+        break;
+      }
+      const LossSum of_part = learner_->evaluate(part);
+      sum.nll += of_part.nll;
+      sum.targets += of_part.targets;
+      sample = part.next_sample;
+      left -= part.num_tokens;
+    }
+    return sum;
+  }
+
+  void stop(CheckpointWriter& writer) {
     save(writer);
     writer.wait();
-    return Outcome::kInterrupted;
+  }
+
+  // The reason of the stop is what the user needs first, not that saving failed too.
+  void stop_after_error(CheckpointWriter& writer) {
+    try {
+      stop(writer);
+    } catch (const Error& error) {
+      note(fmt::format("warning: what was learned since the last checkpoint could not be saved: {}", error.what()));
+    }
   }
 
   const Recipe& recipe_;

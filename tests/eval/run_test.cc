@@ -181,6 +181,15 @@ TEST_F(OnDemo, CancelKeepsWhatIsDone) {
   EXPECT_TRUE(run_task(demo(), text, options).outcomes.empty());
 }
 
+TEST_F(OnDemo, AnItemThatCannotBeRunLosesNoneBeforeIt) {
+  const Task all = task(R"({"kind": "numeric", "prompt": "1?", "answer": 1, "max_tokens": 2}
+{"messages": [{"role": "user", "content": [{"type": "image", "data": "bm8gcGljdHVyZQ=="}]}], "kind": "contains", "contains": ["x"]})");
+  const TaskResult result = run_task(demo(), all, {});
+  EXPECT_EQ(result.outcomes.size(), 1u);
+  ASSERT_TRUE(result.error);
+  EXPECT_THROW(std::rethrow_exception(result.error), Error);
+}
+
 TEST_F(OnDemo, APromptBeyondTheContextIsNamedBeforeTheRun) {
   const Task good = task(R"({"kind": "numeric", "prompt": "x", "answer": 1})");
   EXPECT_NO_THROW(check_fits(demo(), good));

@@ -10,7 +10,7 @@ from pathlib import Path
 MAX_LINES = 500
 # Files that may be longer, each with the reason that a reader would accept.
 LONG_FILES = {}
-CODE = (".cc", ".h", ".inc", ".py", ".sh", ".cmake")
+CODE = (".cc", ".h", ".inc", ".inl", ".py", ".sh", ".cmake")
 INCLUDE = re.compile(r'\s*#\s*include\s+(["<])([^">]+)[">]')
 ENVIRONMENT = re.compile(r"\b(getenv|secure_getenv|setenv|putenv|unsetenv|environ)\b")
 TORCH = ("ATen/", "torch/", "c10/")
@@ -40,7 +40,7 @@ class Tree:
         return (self.root / name).read_text(encoding="utf-8", errors="surrogateescape")
 
     def sources(self):
-        return [n for n in self.files if n.startswith("src/") and n.endswith((".cc", ".h", ".inc"))]
+        return [n for n in self.files if n.startswith("src/") and n.endswith((".cc", ".h", ".inc", ".inl"))]
 
     def code(self):
         return [n for n in self.files if n.endswith(CODE) or n in ("puna", ".ci/run", "CMakeLists.txt")]

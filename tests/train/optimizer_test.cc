@@ -138,6 +138,8 @@ TEST(AdamW, NormsAndBiasesAreNotDecayed) {
 TEST(AdamW, GlobalNormIsOfAllTensorsTogether) {
   EXPECT_DOUBLE_EQ(global_norm({{"a", at::full({4}, 2.0)}, {"b", at::full({1}, 3.0)}}), 5);
   EXPECT_DOUBLE_EQ(global_norm({}), 0);
+  // More terms than a sum in FP32 can count.
+  EXPECT_NEAR(global_norm({{"large", at::ones({int64_t{5} << 26}, at::kFloat)}}), std::sqrt(5.0) * 8192, 1);
   EXPECT_TRUE(std::isnan(global_norm({{"a", at::full({1}, NAN)}})));
 }
 

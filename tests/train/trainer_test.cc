@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "tests/support/golden.h"
 #include "train/checkpoint.h"
@@ -204,6 +205,65 @@ TEST_F(Trainer, ResumeRestoresSchedulerAndOptimizerTogether) {
   }
 }
 
+TEST_F(Trainer, GoesOnBetweenStagesOfDifferentModels) {
+  const auto two_stages = [&](const char* out) {
+    Recipe two = recipe(out);
+    two.checkpoint.every = 3;
+    two.stages.push_back(two.stages[0]);
+    two.stages[1].name = "longer";
+    two.stages[1].model = {{"attention_chunk_size", 16}};
+    return two;
+  };
+  EXPECT_EQ(train(two_stages("whole"), {}), Outcome::kFinished);
+  EXPECT_EQ(train(two_stages("run"), stopping(4)), Outcome::kInterrupted);
+  EXPECT_EQ(train(two_stages("run"), resuming()), Outcome::kFinished);
+  EXPECT_EQ(metrics(), metrics("whole"));
+}
+
+TEST_F(Trainer, IsTheSameRunWhereverItsFilesAreNamedFrom) {
+  const fs::path files = fs::relative(dir() / "notes.txt");
+  Recipe relative = recipe();
+  relative.sources[1].files = {files.string()};
+  ASSERT_EQ(train(relative, stopping(1)), Outcome::kInterrupted);
+  EXPECT_EQ(train(recipe(), resuming()), Outcome::kFinished);
+}
+
+TEST_F(Trainer, RefusesADirectoryThatAnotherHoldsOrThatHasAModel) {
+  const auto refused = [&](const char* reason) {
+    try {
+      train(recipe(), {});
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr(reason));
+    }
+  };
+  {
+    const auto lock = io::lock_directory(dir() / "run");
+    refused("run] another process trains here");
+  }
+  fs::create_directories(dir() / "run/model");
+  refused("run] holds a model that is not of this run");
+  EXPECT_FALSE(fs::exists(dir() / "run/recipe.json"));
+}
+
+TEST_F(Trainer, ValidatesInBatchesOfTheTrainingsSize) {
+  Recipe small = recipe("run");
+  small.sources[0].validation = true;
+  small.validation.every = 4;
+  small.validation.tokens = 200;
+  ASSERT_EQ(train(small, {}), Outcome::kFinished);
+  Recipe large = small;
+  large.out = (dir() / "large").string();
+  large.validation.tokens = 1'000'000;  // more than there are
+  ASSERT_EQ(train(large, {}), Outcome::kFinished);
+  const auto validation = [&](const char* out) {
+    const std::string lines = metrics(out);
+    return Json::parse(lines.substr(lines.rfind('\n', lines.size() - 2) + 1)).at("eval").at("source_loss").at("sums");
+  };
+  EXPECT_GT(validation("run").get<double>(), 0);
+  EXPECT_NE(validation("run"), validation("large"));
+}
+
 TEST_F(Trainer, PassesOverCheckpointsThatItCannotGoOnFrom) {
   ASSERT_EQ(train(recipe("stopped"), stopping(3)), Outcome::kInterrupted);
   EXPECT_THAT(resumed([](Checkpoint&) {}), HasSubstr("going on after step 3"));
@@ -355,6 +415,16 @@ TEST_F(Trainer, ExportsTheMeanOfRuns) {
     ADD_FAILURE() << "accepted";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("larger] is of a model of another shape"));
+  }
+  Recipe chunked = recipe("chunked");
+  chunked.model.config["attention_chunk_size"] = 16;
+  ASSERT_EQ(train(chunked, stopping(1)), Outcome::kInterrupted);
+  options.average = {dir() / "chunked"};
+  try {
+    export_run(options, dir() / "none");
+    ADD_FAILURE() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("chunked] has another config"));
   }
 }
 

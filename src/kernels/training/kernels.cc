@@ -1,5 +1,8 @@
 #include "kernels/training/kernels.h"
 
+#include "base/env.h"
+#include "kernels/quantized/matmul.h"
+
 namespace puna::kernels {
 
 #define PUNA_DECLARE_KERNELS(isa)               \
@@ -14,11 +17,20 @@ PUNA_DECLARE_KERNELS(plain)
 PUNA_DECLARE_KERNELS(avx2)
 PUNA_DECLARE_KERNELS(avx512)
 namespace {
-const bool kAvx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-const bool kAvx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+// PUNA_ISA names the set of these kernels as well; without it the CPU decides, also one without VNNI.
+bool asked_for(Isa isa) { return !env::isa() || chosen_isa() >= isa; }
+bool use_avx512() {
+  static const bool yes = asked_for(Isa::Avx512Vnni) && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512vl");
+  return yes;
+}
+bool use_avx2() {
+  static const bool yes = asked_for(Isa::Avx2) && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  return yes;
+}
 }  // namespace
-#define PUNA_BEST(function) (kAvx512 ? avx512::function() : kAvx2 ? avx2::function() : plain::function())
+#define PUNA_BEST(function) (use_avx512() ? avx512::function() : use_avx2() ? avx2::function() : plain::function())
 #else
 #define PUNA_BEST(function) plain::function()
 #endif
