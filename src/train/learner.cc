@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "checkpoint/tensor_models.h"
 #include "ops/linear_loss.h"
-#include "ops/loss.h"
 #include "train/balance.h"
 
 namespace puna::train {
