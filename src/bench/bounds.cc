@@ -42,7 +42,8 @@ ModelWork work_of(const model::Model& model, const model::PageFormat& format) {
       case arch::ParamKind::kProjector:
         break;  // a few rows, or no text
       case arch::ParamKind::kRoutedExperts:
-        work.integer = weight.packed || weight.streamed;
+        work.integer = (weight.packed && !weight.packed->shape.format.floats) ||
+                       (weight.streamed && !weight.streamed->shape.format.floats);
         work.expert_bytes += bytes / experts;  // gate and up, and down, of all layers
         work.expert_parameters += parameters / experts;
         break;

@@ -38,6 +38,7 @@ const char* part_name(arch::ParamKind kind) {
 }
 
 std::string format_name(const kernels::WeightFormat& format) {
+  if (format.floats) return format.bits == 16 ? "BF16" : "FP8 E4M3, a scale each output";
   return fmt::format("INT{}, {}{}", format.bits,
                      format.channel_scales ? "a scale each output" : fmt::format("groups of {}", format.group),
                      format.zeros ? ", zero points" : "");
@@ -50,14 +51,17 @@ std::string dtype_name(at::ScalarType type) {
 /// What an op does with the weight: as ops::linear(), ops::experts() and their like choose.
 Explanation explain_weight(const arch::ParamRow& row, const ops::Weight& weight) {
   Explanation one{.part = part_name(row.kind), .matrices = 1, .form = {}, .kernel = {}, .reason = {}};
-  const std::string isa(kernels::isa_name(kernels::chosen_isa()));
+  const std::string_view isa = kernels::isa_name(kernels::chosen_isa());
   const bool routed = row.kind == arch::ParamKind::kRoutedExperts;
   if (weight.streamed || weight.packed) {
     const kernels::WeightShape& shape = weight.streamed ? weight.streamed->shape : weight.packed->shape;
     one.form = format_name(shape.format);
-    one.kernel = fmt::format("{} INT8 dots, {}", isa, routed ? "rows grouped by expert" : "tiles of 16 outputs");
-    one.reason = fmt::format("stored as integers, rows are rounded to INT8 in groups of {}; {}", kernels::kRowGroup,
-                             kernels::reason_of_isa());
+    const bool floats = shape.format.floats;
+    one.kernel = fmt::format("{} {} dots, {}", floats ? kernels::float_kernel_name(kernels::chosen_isa()) : isa,
+                             floats ? "BF16" : "INT8", routed ? "rows grouped by expert" : "tiles of 16 outputs");
+    one.reason = floats ? fmt::format("rows are BF16, sums FP32; {}", kernels::reason_of_isa())
+                        : fmt::format("stored as integers, rows are rounded to INT8 in groups of {}; {}",
+                                      kernels::kRowGroup, kernels::reason_of_isa());
     if (weight.streamed) one.reason += "; read from the file when needed";
     if (!weight.adapters.empty()) one.reason += "; adapters add LibTorch's products";
     return one;
@@ -70,6 +74,7 @@ Explanation explain_weight(const arch::ParamRow& row, const ops::Weight& weight)
   } else {
     one.kernel = fmt::format("LibTorch products{}", routed ? ", one for each expert with rows" : "");
     one.reason = fmt::format("held as {} values", one.form);
+    if (weight.dense.scalar_type() == at::kBFloat16 && kernels::cpu_has_amx_bf16()) one.reason += ", for AMX";
   }
   return one;
 }

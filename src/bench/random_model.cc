@@ -66,8 +66,7 @@ class Weights {
         for (int j = 0; j < 4 && i < piece.size(); ++j, bits >>= 16) piece[i++] = static_cast<uint16_t>(bits);
       }
       if (code != quant::Code::kFp8) return;
-      for (std::byte& byte : std::as_writable_bytes(piece))  // 0x7f and 0xff are no numbers
-        if ((byte & std::byte{0x7f}) == std::byte{0x7f}) byte ^= std::byte{1};
+      make_numbers(std::as_writable_bytes(piece));
     });
   }
 
@@ -104,8 +103,6 @@ class Weights {
 
 void write_random_packed(const fs::path& out, const arch::Llama4Config& config, const RandomModelOptions& options) {
   const RandomSource source(config, options.rules, options.seed);
-  if (std::ranges::none_of(source.rows(), [&](const arch::ParamRow& row) { return source.integers(row).has_value(); }))
-    fail(out.string(), "only INT4 and INT8 weights can be packed; choose int4, int8 or mixed");
   checkpoint::write_packed(out, source, out, options.threads, options.interrupt);  // nothing lies beside the source
 }
 

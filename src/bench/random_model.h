@@ -24,7 +24,7 @@ struct RandomModelOptions {
 /// uniform over what their bits can say, with mean 0 and one scale per matrix, so that every product keeps the
 /// deviation of its input; kept matrices are normal with the same deviation, norms are 1. Embedding and routers hold
 /// routing codes (routing.h). No tokenizer is written. A file is whole or absent; config.json comes last. Throws Error
-/// when `out` has something in it or the disk has no room, and for a packed model in formats that cannot be packed.
+/// when `out` has something in it or the disk has no room.
 void write_random_model(const std::filesystem::path& out, const RandomModelOptions& options);
 
 }  // namespace puna::bench

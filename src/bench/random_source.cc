@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <random>
+#include <span>
 
 #include "base/error.h"
 #include "bench/random_values.h"
@@ -26,15 +27,18 @@ uint64_t RandomSource::seed_of(const arch::ParamRow& row, int64_t matrix, int64_
 std::optional<checkpoint::IntegerRow> RandomSource::integers(const arch::ParamRow& row) const {
   const quant::Format& format = rules_.of(row);
   const bool four = format.code == quant::Code::kInt4, routed = row.shape.size() == 3;
-  if (!four && format.code != quant::Code::kInt8) return std::nullopt;
+  if (!format.quantised()) return std::nullopt;
   const int64_t in = row.shape[1], out = routed ? row.shape[2] : row.shape[0];
   if (!format.fits(in)) return std::nullopt;
+  const int64_t matrices = routed ? row.shape[0] : 1;
+  if (format.code == quant::Code::kFp8)
+    return checkpoint::IntegerRow{{out, in, kernels::WeightFormat::e4m3()}, matrices};
   const bool whole = format.group == 0;
   const kernels::WeightFormat stored = {.bits = four ? 4 : 8,
                                         .group = whole ? (in % 128 == 0 ? 128 : 32) : format.group,
                                         .channel_scales = whole,
                                         .zeros = !format.symmetric};
-  return checkpoint::IntegerRow{{out, in, stored}, routed ? row.shape[0] : 1};
+  return checkpoint::IntegerRow{{out, in, stored}, matrices};
 }
 
 void RandomSource::read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
@@ -46,10 +50,11 @@ void RandomSource::read_integers(const arch::ParamRow& row, int64_t matrix, int6
   std::mt19937_64 random(seed_of(row, matrix, begin));
   const int64_t count = (end - begin) * shape.k;
   for (int64_t i = 0; i < count;) {
-    uint64_t bits = without_least(random(), shape.format.bits);
+    uint64_t bits = shape.format.floats ? random() : without_least(random(), shape.format.bits);
     for (int j = 0; j < 64 / shape.format.bits && i < count; ++j, bits >>= shape.format.bits)
       out.q[i++] = static_cast<int8_t>(four ? static_cast<int>(bits & 15) - 8 : static_cast<int>(bits & 255) - 128);
   }
+  if (shape.format.floats) make_numbers(std::as_writable_bytes(std::span(out.q, static_cast<size_t>(count))));
   const int64_t groups = (end - begin) * (shape.format.channel_scales ? 1 : kernels::packed_layout(shape).blocks);
   std::fill_n(out.scales, groups, static_cast<float>(scale_of(rules_.of(row).code, shape.k)));
   if (out.zeros) std::fill_n(out.zeros, groups, int8_t{0});

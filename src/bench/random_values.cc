@@ -50,6 +50,11 @@ uint64_t without_least(uint64_t random, int bits) {
   return random | (~any & lowest) << (bits - 1);
 }
 
+void make_numbers(std::span<std::byte> e4m3) {
+  for (std::byte& byte : e4m3)
+    if ((byte & std::byte{0x7f}) == std::byte{0x7f}) byte ^= std::byte{1};
+}
+
 double scale_of(quant::Code code, int64_t in) { return 1 / (deviation_of(code) * std::sqrt(static_cast<double>(in))); }
 
 KeptValues::KeptValues(const arch::ParamRow& row, const RoutingCodes& codes, int64_t num_layers, uint64_t seed)

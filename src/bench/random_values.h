@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <random>
 #include <span>
@@ -17,6 +18,9 @@ uint16_t bf16(double value);
 /// Random bits of integers stored as q + 2^(bits - 1), the least of which, whose opposite there is not, become 0: their
 /// mean would be the same in every output, and grow from layer to layer until all tokens look alike.
 uint64_t without_least(uint64_t random, int bits);
+
+/// Random bits as E4M3: 0x7f and 0xff, which are no numbers, become the largest.
+void make_numbers(std::span<std::byte> e4m3);
 
 /// Of quantised values of such bits, or of random FP8 bits, so that a matrix of `in` inputs keeps the deviation of its
 /// input.

@@ -17,15 +17,15 @@
 
 namespace puna::checkpoint {
 
-/// A row that is stored as integers with scales: matrices [n outputs, k inputs], one for a linear, one per expert for
-/// routed experts (gate's outputs before up's).
+/// A row that is stored as integers, or FP8 bits, with scales: matrices [n outputs, k inputs], one for a linear, one
+/// per expert for routed experts (gate's outputs before up's).
 struct IntegerRow {
   kernels::WeightShape shape;  // of each
   int64_t num_matrices;
 };
 
-/// Outputs of such a matrix: q [rows, k]; scales [rows, groups]; zeros [rows, groups], where the format has them.
-/// `groups` is as pack_weights() takes it.
+/// Outputs of such a matrix: q [rows, k], the bits of FP8; scales [rows, groups]; zeros [rows, groups], where the
+/// format has them. `groups` is as pack_weights() takes it.
 struct IntegerBlock {
   int8_t* q;
   float* scales;
@@ -66,7 +66,7 @@ class ModelSource {
 
   /// Whether the row's files hold it as fewer bits than a float's: integers, FP8 or GGUF blocks.
   virtual bool is_quantised(const arch::ParamRow&) const { return false; }
-  /// How the row is stored, when that is as integers in groups that the kernels multiply; nullopt otherwise.
+  /// How the row is stored, when that is as integers or FP8 with scales as the kernels multiply them; else nullopt.
   virtual std::optional<IntegerRow> integers(const arch::ParamRow&) const { return std::nullopt; }
   /// Where the row lies packed; nullptr for all but packed files.
   virtual const PackedRow* packed(const arch::ParamRow&) const { return nullptr; }
@@ -78,6 +78,9 @@ class ModelSource {
   arch::Llama4Config config_;
   std::vector<arch::ParamRow> rows_;
 };
+
+/// Whether the kernels multiply such a row in BF16: linears of the text model but the router, and routed experts.
+inline bool packs_bf16(const arch::ParamRow& row) { return row.quantisable || row.kind == arch::ParamKind::kHead; }
 
 /// What loading every row as `dtype` takes: `anonymous` bytes of new memory, and `mapped` bytes of the files that stay
 /// in use as they are (page cache, which the kernel may drop and read again).

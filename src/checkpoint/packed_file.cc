@@ -82,20 +82,30 @@ kernels::WeightFormat format_from(const Json& json, const std::string& where) {
     format.group = json.at("group").get<int64_t>();
     format.channel_scales = json.at("channel_scales").get<bool>();
     format.zeros = json.at("zeros").get<bool>();
+    format.floats = json.value("floats", false);
   } catch (const Json::exception&) {
     fail(where, "its 'rows' lack a format; {}", kRemedy);
   }
-  if ((bits != 4 && bits != 8) || (format.group != 32 && format.group != 128))
+  format.bits = static_cast<int>(std::clamp<int64_t>(bits, 0, 64));
+  if (format == kernels::WeightFormat::bf16() || format == kernels::WeightFormat::e4m3()) return format;
+  if (format.floats || (bits != 4 && bits != 8) || (format.group != 32 && format.group != 128))
     fail(where, "{} bits in groups of {} are no packed format; {}", bits, format.group, kRemedy);
-  format.bits = static_cast<int>(bits);
   return format;
 }
 
 Json format_json(const kernels::WeightFormat& format) {
-  return {{"bits", format.bits},
-          {"group", format.group},
-          {"channel_scales", format.channel_scales},
-          {"zeros", format.zeros}};
+  Json json = {{"bits", format.bits},
+               {"group", format.group},
+               {"channel_scales", format.channel_scales},
+               {"zeros", format.zeros}};
+  if (format.floats) json["floats"] = true;
+  return json;
+}
+
+std::string format_text(const kernels::WeightFormat& format) {
+  if (format.floats) return format.bits == 16 ? "BF16" : "FP8";
+  return format.channel_scales ? fmt::format("INT{}", format.bits)
+                               : fmt::format("INT{} group {}", format.bits, format.group);
 }
 
 at::ScalarType dense_type(const ModelSource& source) {
@@ -109,7 +119,10 @@ class PackedWriter {
       : source_(source), file_(file), threads_(threads), interrupt_(interrupt), dense_(dense_type(source)) {
     Json rows = Json::object();
     for (const arch::ParamRow& row : source.rows())
-      if (const auto integers = source.integers(row)) formats_[row.name] = integers->shape.format;
+      if (is_packable(source, row)) {
+        const auto integers = source.integers(row);
+        formats_[row.name] = integers ? integers->shape.format : kernels::WeightFormat::bf16();
+      }
     // An expert is one block, so its two matrices are packed together or not at all.
     for (size_t i = 0; i + 1 < source.rows().size(); ++i) {
       const std::string &a = source.rows()[i].name, &b = source.rows()[i + 1].name;
@@ -135,6 +148,9 @@ class PackedWriter {
     io::SafetensorsWriter writer(file_, specs_, metadata_, io::kDirectAlignment);
     for (const Block& block : blocks_) {
       int64_t written = 0;
+      std::erase_if(loaded_, [&](const auto& one) {
+        return std::ranges::none_of(block.parts, [&](const Block::Part& part) { return part.row == one.first; });
+      });
       for (const Block::Part& part : block.parts) written += write_matrix(writer, part, progress);
       const std::vector<std::byte> rest(static_cast<size_t>(block.bytes - written));
       if (!rest.empty()) writer.write(rest);
@@ -157,6 +173,7 @@ class PackedWriter {
     const kernels::PackedLayout layout = kernels::packed_layout(shape);
     const int64_t tile = kernels::kTileOutputs, step = std::max<int64_t>(1, kPieceElements / (shape.k * tile)) * tile;
     const int64_t piece_bytes = step / tile * layout.tile_bytes, at_once = std::max<int64_t>(1, threads_) * step;
+    const at::Tensor values = shape.format == kernels::WeightFormat::bf16() ? bf16_matrix(part) : at::Tensor();
     std::vector<std::byte> memory(static_cast<size_t>(threads_ * piece_bytes) + kernels::kPackedAlignment);
     auto* packed =
         reinterpret_cast<std::byte*>((reinterpret_cast<uintptr_t>(memory.data()) + kernels::kPackedAlignment - 1) /
@@ -166,13 +183,30 @@ class PackedWriter {
       const int64_t end = std::min(shape.n, first + at_once), pieces = (end - first + step - 1) / step;
       parallel_for(pieces, threads_, [&](int64_t i) {
         const int64_t begin = first + i * step;
-        pack(row, part.matrix, shape, begin, std::min(end, begin + step), packed + i * piece_bytes);
+        const int64_t last = std::min(end, begin + step);
+        if (values.defined())
+          pack_floats(values, shape, begin, last, packed + i * piece_bytes);
+        else
+          pack(row, part.matrix, shape, begin, last, packed + i * piece_bytes);
       });
       const int64_t tiles = (end - first + tile - 1) / tile;
       writer.write({packed, static_cast<size_t>(tiles * layout.tile_bytes)});
       progress.add(tiles * layout.tile_bytes);
     }
     return layout.total_bytes;
+  }
+
+  /// [out, in] of a row, of which all is loaded until another block has no part of it.
+  at::Tensor bf16_matrix(const Block::Part& part) {
+    at::Tensor& row = loaded_[part.row];
+    if (!row.defined()) row = source_.load(source_.rows()[part.row], at::kBFloat16);
+    return row.dim() == 3 ? row.select(0, part.matrix).t() : row;
+  }
+
+  static void pack_floats(const at::Tensor& values, const kernels::WeightShape& shape, int64_t begin, int64_t end,
+                          std::byte* to) {
+    const auto* from = static_cast<const uint16_t*>(values.const_data_ptr()) + begin * values.stride(0);
+    kernels::pack_floats({end - begin, shape.k, shape.format}, from, values.stride(0), values.stride(1), nullptr, to);
   }
 
   void pack(const arch::ParamRow& row, int64_t matrix, const kernels::WeightShape& shape, int64_t begin, int64_t end,
@@ -195,6 +229,7 @@ class PackedWriter {
   std::map<std::string, std::string> metadata_;
   std::vector<Block> blocks_;
   std::vector<io::TensorSpec> specs_;
+  std::map<size_t, at::Tensor> loaded_;  // rows of BF16 that a block needs
   int64_t bytes_ = 0;
 };
 
@@ -261,8 +296,7 @@ std::string PackedModel::format() const {
   std::map<std::string, int64_t> bytes;
   for (const auto& [name, row] : packed_) {
     const kernels::WeightFormat& f = row.shape.format;
-    bytes[f.channel_scales ? fmt::format("INT{}", f.bits) : fmt::format("INT{} group {}", f.bits, f.group)] +=
-        std::ssize(row.blocks) * kernels::packed_layout(row.shape).total_bytes;
+    bytes[format_text(f)] += std::ssize(row.blocks) * kernels::packed_layout(row.shape).total_bytes;
   }
   const auto most =
       std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
@@ -279,9 +313,19 @@ bool PackedModel::is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) 
   return view != nullptr && scalar_type(view->dtype) == dtype && io::is_aligned(*view);
 }
 
-at::Tensor PackedModel::load(const arch::ParamRow& row, at::ScalarType dtype) const {
-  if (packed(row) != nullptr)
+at::Tensor PackedModel::unpacked(const PackedRow& packed, const arch::ParamRow& row) const {
+  if (!packed.shape.format.floats)
     fail(file_.string(), "holds '{}' for the kernels alone; use the model that it was packed from", row.name);
+  std::vector<at::Tensor> matrices;
+  for (size_t i = 0; i < packed.blocks.size(); ++i) {
+    matrices.push_back(at::empty({packed.shape.n, packed.shape.k}, at::kFloat));
+    kernels::unpack_floats(packed.shape, packed.matrix(i), matrices.back().mutable_data_ptr<float>());
+  }
+  return row.shape.size() == 3 ? at::stack(matrices).transpose(1, 2).contiguous() : matrices[0];
+}
+
+at::Tensor PackedModel::load(const arch::ParamRow& row, at::ScalarType dtype) const {
+  if (const PackedRow* of = packed(row); of != nullptr) return unpacked(*of, row).to(dtype);
   const io::TensorView* view = tensors_.find(row.name);
   PUNA_CHECK(view != nullptr, "no row '{}'", row.name);
   const at::ScalarType stored = *scalar_type(view->dtype);
@@ -294,6 +338,10 @@ at::Tensor PackedModel::load(const arch::ParamRow& row, at::ScalarType dtype) co
   const at::Tensor copy = at::empty(view->shape, stored);
   std::copy(view->bytes.begin(), view->bytes.end(), static_cast<std::byte*>(copy.mutable_data_ptr()));
   return copy.to(dtype);
+}
+
+bool is_packable(const ModelSource& source, const arch::ParamRow& row) {
+  return source.integers(row) || (dense_type(source) == at::kBFloat16 && packs_bf16(row));
 }
 
 void write_packed(const fs::path& source_dir, const ModelSource& source, const fs::path& out, int64_t threads,

@@ -4,7 +4,7 @@
 // packed.safetensors: a U8 tensor for every packed linear, named as its row, and for every routed expert of a layer,
 // "<layer>.feed_forward.experts.<e>": gate_up's matrix, then down's. Their sizes are multiples of 4,096 bytes. Then the
 // other rows as dense tensors. Metadata: "format" = "puna-packed-1", "rows" = JSON {row: {bits, group, channel_scales,
-// zeros}}. config.json and what else belongs to a model lie beside it.
+// zeros, and floats where it is FP8 or BF16}}. config.json and what else belongs to a model lie beside it.
 #pragma once
 
 #include <atomic>
@@ -31,13 +31,17 @@ class PackedModel : public ModelSource {
   std::string format() const override;
   int64_t stored_bytes() const override { return tensors_.total_bytes(); }
   bool is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) const override;
-  /// Dense rows; Error for packed ones.
+  /// Dense rows and those of floats; Error for integers.
   at::Tensor load(const arch::ParamRow& row, at::ScalarType dtype) const override;
-  bool is_quantised(const arch::ParamRow& row) const override { return packed(row) != nullptr; }
+  bool is_quantised(const arch::ParamRow& row) const override {
+    const PackedRow* of = packed(row);
+    return of != nullptr && of->shape.format.bits < 16;
+  }
   const PackedRow* packed(const arch::ParamRow& row) const override;
 
  private:
   void check_dense(const arch::ParamRow& row) const;
+  at::Tensor unpacked(const PackedRow& packed, const arch::ParamRow& row) const;
   int64_t offset_of(const std::string& tensor, int64_t bytes) const;
 
   std::filesystem::path file_;
@@ -46,9 +50,14 @@ class PackedModel : public ModelSource {
   std::map<std::string, PackedRow> packed_;
 };
 
-/// Writes the model as a packed file with what lies beside it. Rows that are not stored as integers that the kernels
-/// multiply stay dense, in BF16 or in their own 16- or 32-bit type. Throws Error when `out` holds a model already or
-/// the disk has no room; Interrupted when asked to stop. The file is whole or absent; config.json comes last.
+/// Whether write_packed() packs the row: it is stored as integers or FP8 that the kernels multiply, or is one that they
+/// multiply in BF16, of a model that is neither FP16 nor FP32.
+bool is_packable(const ModelSource& source, const arch::ParamRow& row);
+
+/// Writes the model as a packed file with what lies beside it. Packed are rows stored as integers or FP8 that the
+/// kernels multiply, and those that they multiply in BF16; the others, and all of a model in FP16 or FP32 that is not
+/// quantised, stay dense. Throws Error when `out` holds a model already or the disk has no room; Interrupted when asked
+/// to stop. The file is whole or absent; config.json comes last.
 void write_packed(const std::filesystem::path& source_dir, const ModelSource& source, const std::filesystem::path& out,
                   int64_t threads, const std::atomic<bool>* interrupt);
 

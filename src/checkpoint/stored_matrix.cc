@@ -161,8 +161,9 @@ class QuantisedMatrix final : public StoredMatrix {
   bool is_quantised() const override { return true; }
 
   std::optional<kernels::WeightFormat> integer_format() const override {
-    if (q_.coding == Coding::kFp8E4M3) return std::nullopt;
     const bool whole = q_.block_cols >= cols();
+    if (q_.coding == Coding::kFp8E4M3)
+      return whole && q_.zero_points.empty() ? std::optional(kernels::WeightFormat::e4m3()) : std::nullopt;
     const int64_t width = whole ? cols() : q_.block_cols;
     const int64_t group = width % 128 == 0 ? 128 : 32;
     if (!whole && width % group != 0) return std::nullopt;
@@ -185,7 +186,8 @@ class QuantisedMatrix final : public StoredMatrix {
         const float scale = scale_at(q_, block_row * stored_groups + block);
         const int zero = static_cast<int>(zero_at(block_row, block, stored_groups));
         const int64_t first = g * group, last = std::min(cols(), first + group);
-        const bool all_zero = std::all_of(q + first, q + last, [=](int8_t value) { return value == zero; });
+        const int sign = format->floats ? -128 : zero;  // FP8 has two zeros
+        const bool all_zero = std::all_of(q + first, q + last, [=](int v) { return v == zero || v == sign; });
         if (!std::isfinite(scale) || (scale == 0 && !all_zero))
           fail(name, "the scale of output {}, input {} is {}; is the file damaged, or not downloaded completely?", r,
                first, scale);

@@ -31,7 +31,8 @@ class StoredMatrix {
 
   /// Whether values are decoded from fewer bits than a float's.
   virtual bool is_quantised() const { return false; }
-  /// What the kernels would take the values as, when they are integers that share scales along the rows; else nullopt.
+  /// What the kernels would take the values as, when they are integers or FP8 that share scales along the rows; else
+  /// nullopt.
   virtual std::optional<kernels::WeightFormat> integer_format() const { return std::nullopt; }
   /// Rows [begin, end) of such a matrix. Throws Error, with `name`, for a scale that is not finite, or that is zero for
   /// integers that are not.

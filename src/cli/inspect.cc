@@ -79,8 +79,8 @@ void print_storage(const Storage& storage) {
   if (weights.num_packed == 0 && weights.num_dequantised == 0) return;
   std::vector<std::string> parts;
   if (weights.num_packed > 0)
-    parts.push_back(fmt::format("{} of {} weights as the integers that are stored", format_bytes(weights.packed),
-                                weights.num_packed));
+    parts.push_back(fmt::format("{} of {} weights as they are stored, laid out for the kernels",
+                                format_bytes(weights.packed), weights.num_packed));
   if (weights.num_dequantised > 0)
     parts.push_back(fmt::format("{} of {} weights dequantised to {} (no kernel multiplies their format)",
                                 format_bytes(weights.dequantised), weights.num_dequantised, storage.dtype));

@@ -82,7 +82,8 @@ void add_model_options(CLI::App& command, ModelOptions& options) {
       ->capture_default_str();
   command
       .add_option("--weights", options.weights,
-                  "stored: INT4 and INT8 weights stay so, rows are rounded to INT8; dense: all are dequantised")
+                  "stored: INT4, INT8 and FP8 weights stay so, for integers rows are rounded to INT8; dense: all are "
+                  "dequantised")
       ->check(CLI::IsMember({"stored", "dense"}))
       ->type_name("FORM")
       ->capture_default_str();

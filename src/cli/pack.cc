@@ -1,4 +1,4 @@
-// puna pack: a quantised model in the layout of the kernels, for instant start and for experts that stay on disk.
+// puna pack: a model in the layout of the kernels, for instant start and for experts that stay on disk.
 #include "cli/pack.h"
 
 #include <ATen/Parallel.h>
@@ -39,7 +39,7 @@ fs::file_time_type newest_of(const fs::path& model) {
 }
 
 void run_pack(const PackFlags& flags) {
-  if (flags.model.empty()) throw UsageError("--model", "is missing; give the quantised model with --model DIR");
+  if (flags.model.empty()) throw UsageError("--model", "is missing; give the model with --model DIR");
   if (flags.out.empty()) throw UsageError("--out", "is missing; give the directory to write with --out DIR");
   engine::set_threads(flags.threads);
   const InterruptGuard interrupt;
@@ -51,7 +51,7 @@ void run_pack(const PackFlags& flags) {
   print_now(fmt::format("Wrote {}: {}, {} of {} weights packed, {}\n", flags.out, format_bytes(packed.stored_bytes()),
                         rows, packed.rows().size(), packed.format()));
   if (rows == 0)
-    fmt::print(stderr, "Nothing in {} is INT4 or INT8; ./puna quantize --model {} --to int4 makes it so.\n",
+    fmt::print(stderr, "Nothing in {} is INT4, INT8, FP8 or BF16; ./puna quantize --model {} --to int4 makes it so.\n",
                flags.model, flags.model);
 }
 
@@ -61,8 +61,8 @@ std::string packed_beside(const std::string& model) {
   const auto source = checkpoint::open_model(model);
   const auto& rows = source->rows();
   if (std::ranges::any_of(rows, [&](const auto& row) { return source->packed(row) != nullptr; })) return model;
-  if (std::ranges::none_of(rows, [&](const auto& row) { return source->integers(row).has_value(); }))
-    fail(model, "has no INT4 or INT8 weights to pack; ./puna quantize --to int4 makes them");
+  if (std::ranges::none_of(rows, [&](const auto& row) { return checkpoint::is_packable(*source, row); }))
+    fail(model, "has no INT4, INT8, FP8 or BF16 weights to pack; ./puna quantize --to int4 makes them");
   const std::string name = fs::path(model).has_filename() ? model : fs::path(model).parent_path().string();
   const fs::path packed = name + "-packed", made = fmt::format("{}.tmp.{}", packed.string(), getpid());
   if (io::path_exists(packed)) {
@@ -86,10 +86,9 @@ std::string packed_beside(const std::string& model) {
 
 void add_pack(CLI::App& app) {
   auto flags = std::make_shared<PackFlags>();
-  CLI::App* command = app.add_subcommand(
-      "pack", "Write a quantised model as the kernels use it: starts at once, experts may stay on disk");
-  command->add_option("--model", flags->model, "A model with INT4 or INT8 weights, as puna quantize writes it")
-      ->type_name("PATH");
+  CLI::App* command =
+      app.add_subcommand("pack", "Write a model as the kernels use it: starts at once, experts may stay on disk");
+  command->add_option("--model", flags->model, "A model with INT4, INT8, FP8 or BF16 weights")->type_name("PATH");
   command->add_option("--out", flags->out, "Directory to write")->type_name("DIR");
   command->add_option("--threads", flags->threads, "CPU threads; 0: one per physical core")
       ->check(not_negative)

@@ -7,11 +7,24 @@
 
 #include "base/error.h"
 #include "base/parallel_for.h"
+#include "kernels/quantized/isa.h"
 
 namespace puna::model {
 namespace {
 
 constexpr int64_t kBlockElements = int64_t{1} << 20;  // that a thread unpacks and packs at a time
+
+/// work(matrix, begin, end) for blocks of outputs, in whole tiles, so that those of a matrix lie one after another.
+template <typename Work>
+void for_blocks(const ops::PackedWeight& packed, int64_t num_matrices, const Work& work) {
+  const int64_t n = packed.shape.n, tile = kernels::kTileOutputs;
+  const int64_t step = std::max<int64_t>(1, kBlockElements / (packed.shape.k * tile)) * tile;
+  const int64_t blocks = (n + step - 1) / step;
+  parallel_for(num_matrices * blocks, at::get_num_threads(), [&](int64_t i) {
+    const int64_t begin = i % blocks * step;
+    work(i / blocks, begin, std::min(n, begin + step));
+  });
+}
 
 int64_t dense_bytes(const arch::ParamRow& row, at::ScalarType dtype) {
   return c10::multiply_integers(row.shape) * static_cast<int64_t>(c10::elementSize(dtype));
@@ -32,20 +45,41 @@ void pack_block(const checkpoint::ModelSource& source, const arch::ParamRow& row
 
 std::shared_ptr<const ops::PackedWeight> pack(const checkpoint::ModelSource& source, const arch::ParamRow& row,
                                               const checkpoint::IntegerRow& integers) {
-  const int64_t n = integers.shape.n, tile = kernels::kTileOutputs;
   const auto packed = std::make_shared<ops::PackedWeight>(integers.shape, row.shape.size() == 3, integers.num_matrices);
-  // Whole tiles, so that the blocks of a matrix lie one after another.
-  const int64_t step = std::max<int64_t>(1, kBlockElements / (integers.shape.k * tile)) * tile;
-  const int64_t blocks = (n + step - 1) / step;
-  parallel_for(integers.num_matrices * blocks, at::get_num_threads(), [&](int64_t i) {
-    const int64_t begin = i % blocks * step;
-    pack_block(source, row, i / blocks, begin, std::min(n, begin + step), *packed);
+  for_blocks(*packed, integers.num_matrices,
+             [&](int64_t matrix, int64_t begin, int64_t end) { pack_block(source, row, matrix, begin, end, *packed); });
+  return packed;
+}
+
+kernels::WeightShape bf16_shape(const arch::ParamRow& row) {
+  const bool routed = row.shape.size() == 3;  // [E, in, out], a linear [out, in]
+  return {row.shape[routed ? 2 : 0], row.shape[1], kernels::WeightFormat::bf16()};
+}
+
+/// BF16 values of the row's shape, in tiles.
+std::shared_ptr<const ops::PackedWeight> pack(const arch::ParamRow& row, const at::Tensor& values) {
+  const bool routed = row.shape.size() == 3;
+  const kernels::WeightShape shape = bf16_shape(row);
+  const int64_t matrices = routed ? row.shape[0] : 1, tile_bytes = kernels::packed_layout(shape).tile_bytes;
+  const auto packed = std::make_shared<ops::PackedWeight>(shape, routed, matrices);
+  const auto* from = static_cast<const uint16_t*>(values.const_data_ptr());
+  const int64_t by_output = values.stride(routed ? 2 : 0), by_input = values.stride(1);
+  for_blocks(*packed, matrices, [&](int64_t matrix, int64_t begin, int64_t end) {
+    kernels::pack_floats({end - begin, shape.k, shape.format}, from + matrix * shape.n * shape.k + begin * by_output,
+                         by_output, by_input, nullptr, packed->at(matrix) + begin / kernels::kTileOutputs * tile_bytes);
   });
   return packed;
 }
 
 int64_t packed_bytes(const checkpoint::PackedRow& row) {
   return kernels::packed_layout(row.shape).total_bytes * static_cast<int64_t>(row.blocks.size());
+}
+
+/// In FP32 floats are unpacked, as their kernels take rows of BF16; but not experts, which must be the same numbers
+/// whether they are in memory or in the file.
+bool stays_packed(const arch::ParamRow& row, const checkpoint::PackedRow& packed, const LoadOptions& options) {
+  const bool narrow = options.dtype == at::kBFloat16 || !packed.shape.format.floats || row.shape.size() == 3;
+  return options.weights == WeightForm::kStored && narrow;
 }
 
 bool is_streamed(const arch::ParamRow& row, const std::shared_ptr<experts::ExpertStore>& store) {
@@ -108,7 +142,15 @@ std::optional<checkpoint::IntegerRow> held_integers(const checkpoint::ModelSourc
                                                     const LoadOptions& options) {
   const bool wanted = options.weights == WeightForm::kStored && options.device.is_cpu();
   if (!wanted || (options.dtype != at::kFloat && options.dtype != at::kBFloat16)) return std::nullopt;
-  return source.integers(row);
+  const auto integers = source.integers(row);
+  const bool rounds_rows = integers && integers->shape.format.floats && options.dtype != at::kBFloat16;
+  return rounds_rows ? std::nullopt : integers;
+}
+
+bool held_in_tiles(const arch::ParamRow& row, const LoadOptions& options) {
+  if (options.weights != WeightForm::kStored || !options.device.is_cpu() || options.dtype != at::kBFloat16)
+    return false;
+  return checkpoint::packs_bf16(row) && !kernels::cpu_has_amx_bf16();
 }
 
 ops::Weight load_weight(const checkpoint::ModelSource& source, const arch::ParamRow& row, const LoadOptions& options,
@@ -116,11 +158,12 @@ ops::Weight load_weight(const checkpoint::ModelSource& source, const arch::Param
   const checkpoint::PackedRow* packed = source.packed(row);
   if (packed && options.device.is_cuda())
     fail(packed->file.string(), "is packed for a CPU; on a GPU use the model that it was packed from");
-  if (packed && options.weights == WeightForm::kStored) return load_packed(source, row, *packed, store);
+  if (packed && stays_packed(row, *packed, options)) return load_packed(source, row, *packed, store);
   if (const auto integers = held_integers(source, row, options))
     return {row.name, {}, {}, pack(source, row, *integers)};
   at::Tensor dense = source.load(row, options.dtype).to(options.device);
   PUNA_CHECK(dense.sizes() == at::IntArrayRef(row.shape), "'{}' was loaded in another shape", row.name);
+  if (held_in_tiles(row, options)) return {row.name, {}, {}, pack(row, dense.contiguous())};
   return {row.name, std::move(dense), {}};
 }
 
@@ -130,13 +173,17 @@ WeightBytes weight_bytes(const checkpoint::ModelSource& source, const LoadOption
     if (const auto integers = held_integers(source, row, options)) {
       bytes.packed += kernels::packed_layout(integers->shape).total_bytes * integers->num_matrices;
       ++bytes.num_packed;
-    } else if (const checkpoint::PackedRow* packed = source.packed(row)) {
+    } else if (const checkpoint::PackedRow* packed = source.packed(row);
+               packed && stays_packed(row, *packed, options)) {
       bytes.packed += packed_bytes(*packed);
       bytes.experts += row.kind == arch::ParamKind::kRoutedExperts ? packed_bytes(*packed) : 0;
       ++bytes.num_packed;
     } else if (source.is_quantised(row)) {
       bytes.dequantised += dense_bytes(row, options.dtype);
       ++bytes.num_dequantised;
+    } else if (held_in_tiles(row, options)) {
+      bytes.packed += kernels::packed_layout(bf16_shape(row)).total_bytes * (row.shape.size() == 3 ? row.shape[0] : 1);
+      ++bytes.num_packed;
     } else {
       bytes.dense += dense_bytes(row, options.dtype);
     }

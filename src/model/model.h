@@ -21,7 +21,8 @@ namespace puna::model {
 /// Records internals under the names of SPEC section 10 ("embeds", "layers.0.q", ...). Optional in every forward.
 using Trace = std::map<std::string, at::Tensor>;
 
-/// What becomes of weights that are stored as integers: kept as such and multiplied by rows quantised to INT8, or
+/// What becomes of weights: integers are kept as they are stored and multiplied by rows quantised to INT8, FP8 with a
+/// scale each output and BF16 kept and multiplied by rows of BF16, where that is the arithmetic; or all are tensors,
 /// dequantised. Other quantised formats, and all on a GPU, are dequantised either way.
 enum class WeightForm { kStored, kDense };
 
@@ -34,7 +35,7 @@ struct LoadOptions {
 
 /// Bytes of a model's weights in memory, by how they are held.
 struct WeightBytes {
-  int64_t packed = 0;                           // as the integers that are stored
+  int64_t packed = 0;                           // as they are stored, laid out for the kernels
   int64_t experts = 0;                          // of these, routed experts of a packed file
   int64_t dequantised = 0;                      // stored as fewer bits, dense here
   int64_t dense = 0;                            // the rest

@@ -1,4 +1,4 @@
-// Products with a Weight: plain rows, and rows grouped by expert. Packed weights take rows quantised to INT8 per group.
+// Products with a Weight: plain rows, and rows grouped by expert. Packed weights take rows of INT8 per group, or of BF16.
 #pragma once
 
 #include <ATen/ATen.h>

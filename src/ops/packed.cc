@@ -60,14 +60,22 @@ void set_out(MatmulProblem& problem, const at::Tensor& out, int64_t row, int64_t
   problem.out_bf16 = out.scalar_type() == at::kBFloat16;
 }
 
-MatmulProblem problem_of(const PackedWeight& weight, const std::vector<int64_t>& offsets, const QuantizedRows& x) {
+MatmulProblem problem_of(const PackedWeight& weight, const std::vector<int64_t>& offsets) {
   MatmulProblem problem = {};
   problem.shape = weight.shape;
   problem.num_experts = static_cast<int64_t>(weight.matrices.size());
   problem.weights = weight.matrices.data();
   problem.offsets = offsets.data();
-  problem.x = x;
   return problem;
+}
+
+/// Rows of x from `first`.
+void set_input(MatmulProblem& problem, QuantizedInput& x, int64_t first = 0) {
+  const WeightShape& shape = problem.shape;
+  if (shape.format.floats)
+    problem.x_bf16 = x.bf16() + first * shape.k;
+  else
+    problem.x = from_row(x.rows(), first, shape.k);
 }
 
 /// Rows `first` to `end` of a layer, on the way through its two products.
@@ -77,6 +85,7 @@ struct Piece {
   std::vector<int64_t> offsets;
   at::Tensor hidden;  // [rows or more, 2F]
   std::optional<RowBuffer> gated;
+  at::Tensor gated_bf16;  // [rows, F], where down has floats
 
   Piece(const PackedFeedForward& of, int64_t begin, int64_t end, const at::Tensor& buffer)
       : layer(of), first(begin), rows(end - begin), hidden(buffer) {
@@ -88,8 +97,8 @@ struct Piece {
   void add_first(QuantizedInput& x, std::vector<MatmulProblem>& problems) const {
     int64_t column = 0;
     for (const PackedWeight* weight : layer.gate_up) {
-      MatmulProblem problem = problem_of(*weight, offsets, x.rows());
-      if (layer.tokens.empty()) problem.x = from_row(x.rows(), first, weight->shape.k);
+      MatmulProblem problem = problem_of(*weight, offsets);
+      set_input(problem, x, layer.tokens.empty() ? first : 0);
       problem.row_index = from(layer.tokens, first);
       problem.row_factors = from(layer.input_factors, first);
       set_out(problem, hidden, 0, column);
@@ -100,15 +109,27 @@ struct Piece {
 
   void gate() {
     const int64_t F = width();
-    const RowBuffer& buffer = gated.emplace(rows, F);
     const float* values = hidden.const_data_ptr<float>();
+    if (layer.down->shape.format.floats) {
+      gated_bf16 = at::empty({rows, F}, at::kBFloat16);
+      auto* out = static_cast<uint16_t*>(gated_bf16.mutable_data_ptr());
+      for_pieces(rows, [&](int64_t begin, int64_t end) {
+        kernels::swiglu_rows(values, values + F, 2 * F, F, begin, end, isa(), out);
+      });
+      return;
+    }
+    const RowBuffer& buffer = gated.emplace(rows, F);
     for_pieces(rows, [&](int64_t begin, int64_t end) {
       kernels::quantize_swiglu_rows(values, values + F, 2 * F, F, begin, end, isa(), buffer.rows);
     });
   }
 
   MatmulProblem second() const {
-    MatmulProblem problem = problem_of(*layer.down, offsets, gated->rows);
+    MatmulProblem problem = problem_of(*layer.down, offsets);
+    if (gated_bf16.defined())
+      problem.x_bf16 = static_cast<const uint16_t*>(gated_bf16.const_data_ptr());
+    else
+      problem.x = gated->rows;
     problem.row_factors = from(layer.output_factors, first);
     set_out(problem, layer.out, first, 0);
     return problem;
@@ -145,8 +166,7 @@ int64_t PackedWeight::num_bytes() const {
 const at::Tensor& dense_of(const Weight& weight) {
   if (weight.packed || weight.streamed)
     fail("weights",
-         "'{}' is held as the integers that its file stores; this needs dense values: load with --weights "
-         "dense",
+         "'{}' is laid out for the kernels, as its file stores it; this needs dense values: load with --weights dense",
          weight.name);
   return weight.dense;
 }
@@ -154,7 +174,7 @@ const at::Tensor& dense_of(const Weight& weight) {
 void check_no_gradient(const at::Tensor& x, const Weight& weight) {
   if (recording() && x.requires_grad())
     fail("weights",
-         "no gradient passes through '{}', which is held as the integers that its file stores; load with "
+         "no gradient passes through '{}', which is laid out for the kernels, as its file stores it; load with "
          "--weights dense",
          weight.name);
 }
@@ -173,17 +193,27 @@ RowBuffer::RowBuffer(int64_t num_rows, int64_t k) {
   rows.sums = reinterpret_cast<int16_t*>(rows.scales + scales);
 }
 
-QuantizedInput::QuantizedInput(const at::Tensor& given) : buffer_(given.size(0), given.size(1)) {
-  const at::Tensor x = given.contiguous();
-  const int64_t K = x.size(1);
+QuantizedInput::QuantizedInput(const at::Tensor& x) : x_(x.contiguous()) {
   PUNA_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16, "rows of {} cannot be quantised",
              c10::toString(x.scalar_type()));
-  for_pieces(x.size(0), [&](int64_t begin, int64_t end) {
-    if (x.scalar_type() == at::kFloat)
-      kernels::quantize_rows(x.const_data_ptr<float>(), K, K, begin, end, isa(), buffer_.rows);
+}
+
+const QuantizedRows& QuantizedInput::rows() {
+  if (buffer_) return buffer_->rows;
+  const int64_t K = x_.size(1);
+  const QuantizedRows& rows = buffer_.emplace(x_.size(0), K).rows;
+  for_pieces(x_.size(0), [&](int64_t begin, int64_t end) {
+    if (x_.scalar_type() == at::kFloat)
+      kernels::quantize_rows(x_.const_data_ptr<float>(), K, K, begin, end, isa(), rows);
     else
-      kernels::quantize_rows(static_cast<const uint16_t*>(x.const_data_ptr()), K, K, begin, end, isa(), buffer_.rows);
+      kernels::quantize_rows(static_cast<const uint16_t*>(x_.const_data_ptr()), K, K, begin, end, isa(), rows);
   });
+  return rows;
+}
+
+const uint16_t* QuantizedInput::bf16() {
+  if (!bf16_.defined()) bf16_ = x_.to(at::kBFloat16);
+  return static_cast<const uint16_t*>(bf16_.const_data_ptr());
 }
 
 void multiply(std::span<const MatmulProblem> problems) {
@@ -202,7 +232,8 @@ std::vector<at::Tensor> packed_linears(const at::Tensor& x, const std::vector<co
   for (const Weight* weight : weights) {
     check_input(x, *weight);
     products.push_back(at::empty({x.size(0), weight->outputs()}, x.options().requires_grad(false)));
-    problems.push_back(problem_of(*weight->packed, offsets, input.rows()));
+    problems.push_back(problem_of(*weight->packed, offsets));
+    set_input(problems.back(), input);
     set_out(problems.back(), products.back(), 0, 0);
   }
   multiply(problems);
@@ -213,7 +244,8 @@ at::Tensor packed_grouped_linear(const at::Tensor& x, const Weight& weight, cons
   check_input(x, weight);
   QuantizedInput input(x);
   const at::Tensor product = at::empty({x.size(0), weight.outputs()}, x.options().requires_grad(false));
-  MatmulProblem problem = problem_of(*weight.packed, offsets, input.rows());
+  MatmulProblem problem = problem_of(*weight.packed, offsets);
+  set_input(problem, input);
   set_out(problem, product, 0, 0);
   multiply(std::span(&problem, 1));
   return product;

@@ -1,4 +1,4 @@
-// Products with packed weights: rows are quantised to INT8 once for all weights that take them. No gradients.
+// Products with packed weights: rows are rounded to INT8 or BF16 once for all weights that take them. No gradients.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -24,14 +24,16 @@ struct RowBuffer {
   kernels::QuantizedRows rows;
 };
 
-/// Rows x [T, K], FP32 or BF16, quantised once for all weights that take them.
+/// Rows x [T, K], FP32 or BF16, rounded once for each form that a product asks for.
 class QuantizedInput {
  public:
   explicit QuantizedInput(const at::Tensor& x);
-  const kernels::QuantizedRows& rows() const { return buffer_.rows; }
+  const kernels::QuantizedRows& rows();
+  const uint16_t* bf16();  // [T, K]
 
  private:
-  RowBuffer buffer_;
+  at::Tensor x_, bf16_;
+  std::optional<RowBuffer> buffer_;
 };
 
 /// Several products, whose work is shared out among LibTorch's threads together.

@@ -20,7 +20,7 @@ struct LowRank {
   double scale;
 };
 
-/// Integers with scales in the layout of kernels/quantized: one matrix [out, in], or one for each routed expert.
+/// Integers with scales, or floats, in the layout of kernels/quantized: one matrix [out, in], or one for each routed expert.
 struct PackedWeight {
   kernels::WeightShape shape;              // n outputs, k inputs, of each matrix
   bool routed;                             // experts, as opposed to a plain linear

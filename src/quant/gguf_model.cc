@@ -122,7 +122,7 @@ class GgufModelWriter {
   Rows rows_of(const GgufTensor& tensor, int64_t expert) {
     const arch::ParamRow& row = rows_[tensor.row];
     const auto integers = tensor.format.quantised() ? source_.integers(row) : std::nullopt;
-    if (integers)
+    if (integers && !integers->shape.format.floats)
       return [this, &row, &tensor, expert, shape = integers->shape](int64_t begin, int64_t count) {
         return integer_rows(row, shape, std::max<int64_t>(expert, 0), tensor.first_col + begin, count);
       };

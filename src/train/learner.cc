@@ -70,7 +70,8 @@ void Learner::begin_stage(const arch::Llama4Config& config, const StageConfig& s
   stage_ = stage;
   recompute_ = recompute;
   rows_ = arch::parameter_table(config);
-  model_ = model::Model::load(*checkpoint::tensors_model(config, masters_), {.dtype = compute_, .device = at::kCPU});
+  model_ = model::Model::load(*checkpoint::tensors_model(config, masters_),
+                              {.dtype = compute_, .device = at::kCPU, .weights = model::WeightForm::kDense});
   for (const arch::ParamRow& row : rows_) {
     const bool learns = !is_frozen(row, stage.freeze);
     model_->weights().at(row.name).dense.requires_grad_(learns);

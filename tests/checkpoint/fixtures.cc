@@ -88,7 +88,8 @@ at::Tensor values_of_integers(const ModelSource& model, const arch::ParamRow& ro
       model.read_integers(row, i, begin, end,
                           {q.mutable_data_ptr<int8_t>() + begin * k, scales.mutable_data_ptr<float>() + begin * groups,
                            format.zeros ? zeros.mutable_data_ptr<int8_t>() + begin * groups : nullptr});
-    const at::Tensor values = (q.to(at::kFloat) - spread(zeros).to(at::kFloat)) * spread(scales);
+    const at::Tensor numbers = format.floats ? q.view(at::kFloat8_e4m3fn) : q;
+    const at::Tensor values = (numbers.to(at::kFloat) - spread(zeros).to(at::kFloat)) * spread(scales);
     matrices.push_back(row.shape.size() == 3 ? values.t() : values);
   }
   return row.shape.size() == 3 ? at::stack(matrices) : matrices[0];

@@ -1,4 +1,4 @@
-"""Quantised weights that stay as they are stored: the shipped model as INT4 and INT8 still answers."""
+"""Weights that stay as they are stored: the shipped model as INT4, INT8, FP8 and BF16 still answers."""
 import json
 import os
 import pathlib
@@ -15,7 +15,7 @@ def run(*arguments):
     return subprocess.run([PUNA, *map(str, arguments)], capture_output=True, text=True, check=True)
 
 
-@pytest.fixture(scope="module", params=["int4", "int8"])
+@pytest.fixture(scope="module", params=["int4", "int8", "fp8"])
 def model(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("quantised") / request.param
     run("quantize", "--model", SHIPPED, "--to", request.param, "--out", out)
@@ -33,7 +33,7 @@ def answers(model, form, out):
 def test_inspect_shows_what_is_held_as_stored(model):
     memory = json.loads(run("inspect", model, "--json").stdout)["memory"]
     assert memory["packed_bytes"] > 0 and memory["dequantised_bytes"] == 0
-    assert "as the integers that are stored" in run("inspect", model).stdout
+    assert "as they are stored, laid out for the kernels" in run("inspect", model).stdout
 
 
 def test_answers_are_nearly_those_of_dense_weights(model, tmp_path):
@@ -64,6 +64,15 @@ def test_pack_is_made_beside_the_model_once_and_anew_when_the_model_changes(mode
     assert not [f for f in model.parent.iterdir() if ".tmp." in f.name]
 
 
-def test_pack_refuses_a_model_without_integers():
-    refused = subprocess.run([PUNA, "generate", "--model", SHIPPED, "--prompt", "x", "--pack"], capture_output=True, text=True)
-    assert refused.returncode != 0 and "no INT4 or INT8 weights" in refused.stderr
+def test_pack_refuses_a_model_without_what_kernels_multiply(tmp_path):
+    wide = tmp_path / "fp32"
+    run("convert", "--model", SHIPPED, "--to", "hf", "--dtype", "fp32", "--out", wide)
+    refused = subprocess.run([PUNA, "generate", "--model", wide, "--prompt", "x", "--pack"], capture_output=True, text=True)
+    assert refused.returncode != 0 and "no INT4, INT8, FP8 or BF16 weights" in refused.stderr
+
+
+def test_bf16_is_packed_with_the_same_text(tmp_path):
+    ask = ["--prompt", "How do I train a model?", "--temperature", 0, "--max-tokens", 40]
+    assert "BF16" in run("pack", "--model", SHIPPED, "--out", tmp_path / "packed").stdout
+    plain = run("generate", "--model", SHIPPED, *ask).stdout
+    assert run("generate", "--model", tmp_path / "packed", *ask).stdout == plain and plain.strip()

@@ -308,6 +308,18 @@ TEST(PackFloats, TakesWeightsThatLieByInputs) {
   }
 }
 
+TEST(UnpackFloats, GivesTheValuesBack) {
+  for (const WeightFormat& format : kFormats) {
+    Case c({21, 11, format}, 1, 5);
+    std::vector<float> values(21 * 11);
+    unpack_floats(c.shape, c.packed.get(), values.data());
+    for (int64_t n = 0; n < 21; ++n) {
+      for (int64_t k = 0; k < 11; ++k)
+        EXPECT_EQ(values[n * 11 + k], c.weight(n, k) * (c.scales.empty() ? 1 : c.scales[n])) << n << ", " << k;
+    }
+  }
+}
+
 TEST(PackFloats, PutsBytesWhereTheHeaderSays) {
   const WeightShape shape = {17, 6, WeightFormat::e4m3()};
   std::vector<uint8_t> values(17 * 6);

@@ -32,13 +32,17 @@ fs::path packed(const fs::path& dir, const fs::path& out) {
   return out;
 }
 
-std::unique_ptr<model::Model> load(const fs::path& dir, int64_t expert_bytes = 0) {
+std::unique_ptr<model::Model> load(const fs::path& dir, int64_t expert_bytes = 0, at::ScalarType dtype = at::kFloat) {
   return model::Model::load(*checkpoint::open_model(dir),
-                            {.dtype = at::kFloat, .device = at::kCPU, .expert_bytes = expert_bytes});
+                            {.dtype = dtype, .device = at::kCPU, .expert_bytes = expert_bytes});
 }
 
 at::Tensor logits_of(const model::Model& model, const fs::path& dir) {
   return model.forward(model::Batch::single(read_tensors(dir / "golden.safetensors").at("ids.40")));
+}
+
+at::Tensor random_logits(const model::Model& model) {
+  return model.forward(model::Batch::single(random_ids(40, 90, 3)));
 }
 
 /// The bytes of an expert, and of all of them; 0 without packed experts.
@@ -84,6 +88,30 @@ TEST(PackedFile, ExpertsThatStayThereGiveTheSameBits) {
     }
   }
   EXPECT_GT(streamed, 0);
+}
+
+TEST(PackedFile, HoldsFloatsForBf16AndGivesTheirValuesInFp32) {
+  const std::string linear = "model.layers.0.self_attn.q_proj.weight", experts = "feed_forward.experts.down_proj";
+  for (const char* name : {"ckpt/a_scout", "quant/fp8_ct_b"}) {
+    SCOPED_TRACE(name);
+    const fs::path dir = golden_data() / name;
+    const TemporaryDirectory out;
+    const fs::path to = packed(dir, out.path() / "p");
+    const auto [block, all] = expert_bytes(to);
+    ASSERT_GT(block, 0);
+    const at::Tensor expected = random_logits(*load(dir, 0, at::kBFloat16));
+    EXPECT_TRUE(random_logits(*load(to, 0, at::kBFloat16)).equal(expected));
+    EXPECT_TRUE(random_logits(*load(to, 2 * block, at::kBFloat16)).equal(expected));
+    // In FP32 linears are unpacked, and experts are the same in memory and in the file.
+    const auto wide = load(to), original = load(dir);
+    EXPECT_TRUE(wide->weights().at(linear).dense.equal(original->weights().at(linear).dense));
+    EXPECT_TRUE(random_logits(*load(to, 2 * block)).equal(random_logits(*wide)));
+    const auto source = checkpoint::open_model(to), plain = checkpoint::open_model(dir);
+    for (const arch::ParamRow& row : source->rows()) {
+      EXPECT_TRUE(source->load(row, at::kFloat).equal(plain->load(row, at::kFloat))) << row.name;
+      if (row.name.ends_with(experts)) EXPECT_NE(source->packed(row), nullptr) << row.name;
+    }
+  }
 }
 
 TEST(PackedFile, AFileCutWhileItIsInUseIsAnErrorAndNoAnswer) {

@@ -1,4 +1,5 @@
-// Products with packed weights against dense ones: within what rows of INT8 allow, and the same bits in any batch.
+// Products with packed weights against dense ones: within what rows of INT8 or BF16 allow, and the same bits in any
+// batch.
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
 #include <gmock/gmock.h>
@@ -9,6 +10,7 @@
 #include <chrono>
 #include <cmath>
 #include <thread>
+#include <tuple>
 
 #include "base/error.h"
 #include "ops/experts.h"
@@ -27,7 +29,24 @@ struct Both {
   at::Tensor values;  // [out, in] or [E, in, out]
 };
 
+Both random_floats(int64_t experts, int64_t out, int64_t in, const WeightFormat& format) {
+  const int64_t matrices = std::max<int64_t>(experts, 1);
+  const auto packed = std::make_shared<PackedWeight>(kernels::WeightShape{out, in, format}, experts > 0, matrices);
+  const bool e4m3 = format.bits == 8;
+  std::vector<at::Tensor> values;
+  for (int64_t i = 0; i < matrices; ++i) {
+    const at::Tensor bits = (at::randn({out, in}) * (e4m3 ? 1 : 0.1)).to(e4m3 ? at::kFloat8_e4m3fn : at::kBFloat16);
+    const at::Tensor scales = e4m3 ? at::rand({out, 1}) * 0.2 : at::ones({out, 1});
+    kernels::pack_floats(packed->shape, bits.const_data_ptr(), in, 1, e4m3 ? scales.const_data_ptr<float>() : nullptr,
+                         packed->at(i));
+    const at::Tensor dense = bits.to(at::kFloat).to(at::kDouble) * scales.to(at::kDouble);
+    values.push_back(experts > 0 ? dense.t() : dense);
+  }
+  return {{"test.weight", {}, {}, packed}, experts > 0 ? at::stack(values) : values[0]};
+}
+
 Both random_weight(int64_t experts, int64_t out, int64_t in, const WeightFormat& format) {
+  if (format.floats) return random_floats(experts, out, in, format);
   const int64_t matrices = std::max<int64_t>(experts, 1), width = format.channel_scales ? in : format.group;
   const int64_t groups = (in + width - 1) / width, low = format.bits == 4 ? -8 : -128;
   const auto packed = std::make_shared<PackedWeight>(kernels::WeightShape{out, in, format}, experts > 0, matrices);
@@ -65,19 +84,23 @@ TEST(ShareOut, RunsOnSeveralThreadsAtOnce) {
 }
 
 const WeightFormat kFormats[] = {{4, 32, false, false}, {4, 32, false, true},  {4, 128, false, false},
-                                 {8, 128, true, false}, {8, 32, false, false}, {8, 128, true, true}};
+                                 {8, 128, true, false}, {8, 32, false, false}, {8, 128, true, true},
+                                 WeightFormat::bf16(),  WeightFormat::e4m3()};
 
-/// How far a row's values may move when its groups are rounded to INT8: half a step of (largest magnitude) / 127.
-at::Tensor rounding_of(const at::Tensor& x) {
+/// How far a row's values may move when its groups are rounded to INT8: half a step of (largest magnitude) / 127. For
+/// floats, when they are rounded to BF16: half of the last of 8 bits.
+at::Tensor rounding_of(const at::Tensor& x, bool floats) {
+  if (floats) return x.to(at::kDouble).abs() * 0x1p-9 * (1 + 1e-5);
   const int64_t K = x.size(1), group = kernels::kRowGroup, padded = kernels::row_layout(K).values;
   const at::Tensor groups = at::constant_pad_nd(x.to(at::kDouble).abs(), {0, padded - K}).view({x.size(0), -1, group});
   return (groups.amax(-1, true) / 254).expand_as(groups).reshape({x.size(0), padded}).narrow(1, 0, K) * (1 + 1e-5);
 }
 
-/// The bound for x w^T: rounding of x, and one rounding in FP32 for every product and sum over a group, of 32 or more.
-at::Tensor bound_of(const at::Tensor& x, const at::Tensor& w) {
-  const double roundings = 0x1p-24 * (4 + 2 * static_cast<double>(x.size(1)) / 32);
-  return at::mm(rounding_of(x) + x.to(at::kDouble).abs() * roundings, w.abs().t());
+/// The bound for x w^T: rounding of x, and one rounding in FP32 for every product and sum, of floats or over a group of
+/// 32 or more.
+at::Tensor bound_of(const at::Tensor& x, const at::Tensor& w, bool floats) {
+  const double roundings = 0x1p-24 * (4 + static_cast<double>(x.size(1)) / (floats ? 1 : 16));
+  return at::mm(rounding_of(x, floats) + x.to(at::kDouble).abs() * roundings, w.abs().t());
 }
 
 void expect_within(const at::Tensor& actual, const at::Tensor& expected, const at::Tensor& bound) {
@@ -96,8 +119,8 @@ TEST(PackedLinear, IsTheDenseOneWithinTheRoundingOfItsRows) {
       const at::Tensor x = at::randn({T, 200}) * at::randn({T, 1});
       const std::vector<at::Tensor> y = linears(x, {&a.packed, &b.packed});
       const at::Tensor expected = at::mm(x.to(at::kDouble), a.values.t());
-      expect_within(y[0], expected, bound_of(x, a.values));
-      expect_within(y[1], at::mm(x.to(at::kDouble), b.values.t()), bound_of(x, b.values));
+      expect_within(y[0], expected, bound_of(x, a.values, format.floats));
+      expect_within(y[1], at::mm(x.to(at::kDouble), b.values.t()), bound_of(x, b.values, false));
       EXPECT_TRUE(at::equal(linear(x, a.packed), y[0]));
       const at::Tensor bias = at::randn({50});
       EXPECT_TRUE(at::equal(linear(x, a.packed, bias), y[0] + bias));
@@ -167,12 +190,13 @@ struct Bounded {
   at::Tensor value, bound;
 };
 
-Bounded gated(const at::Tensor& x, double score, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down) {
+Bounded gated(const at::Tensor& x, double score, const at::Tensor& gate, const at::Tensor& up, const at::Tensor& down,
+              bool floats) {
   const at::Tensor g = at::mm(x, gate.t()) * score, u = at::mm(x, up.t()) * score, silu = at::silu(g);
-  const at::Tensor dg = bound_of(x, gate) * score, du = bound_of(x, up) * score;
+  const at::Tensor dg = bound_of(x, gate, floats) * score, du = bound_of(x, up, floats) * score;
   // |silu'| < 1.1; the hidden value moves by both factors, then is rounded itself.
   const at::Tensor a = silu * u, moved = 1.1 * dg * u.abs() + (silu.abs() + 1.1 * dg) * du + a.abs() * 1e-6;
-  const at::Tensor rounded = rounding_of(a.abs() + moved);
+  const at::Tensor rounded = rounding_of(a.abs() + moved, floats);
   return {at::mm(a, down.t()), at::mm(moved + rounded + a.abs() * 1e-5, down.abs().t())};
 }
 
@@ -180,7 +204,8 @@ TEST(PackedExperts, AreTheDefinitionWithinTheRoundingsOfTheirRows) {
   at::manual_seed(5);
   const int64_t D = 160, F = 96, E = 4;
   const c10::NoGradGuard guard;
-  for (const auto& [shared, routed] : {std::pair(kFormats[0], kFormats[0]), std::pair(kFormats[3], kFormats[1])}) {
+  for (const auto& [shared, routed] : {std::pair(kFormats[0], kFormats[0]), std::pair(kFormats[3], kFormats[1]),
+                                       std::pair(kFormats[6], kFormats[7]), std::pair(kFormats[0], kFormats[6])}) {
     const Layer layer(D, F, E, shared, routed);
     for (const int64_t A : {1, 2}) {
       for (const int64_t T : {1, 5, 33}) {
@@ -189,14 +214,15 @@ TEST(PackedExperts, AreTheDefinitionWithinTheRoundingsOfTheirRows) {
           const at::Tensor x = at::randn({T, D}), exact = x.to(at::kDouble);
           const Routing routing = route(at::randn({T, E}), A, RouterScore::kSigmoid);
           const at::Tensor y = experts(x, routing, layer.weights(), on_input);
-          Bounded expected = gated(exact, 1, layer.gate.values, layer.up.values, layer.shared_down.values);
+          Bounded expected =
+              gated(exact, 1, layer.gate.values, layer.up.values, layer.shared_down.values, shared.floats);
           for (int64_t t = 0; t < T; ++t) {
             for (int64_t a = 0; a < A; ++a) {
               const auto e = routing.selected[t][a].item<int64_t>();
               const auto score = routing.scores[t][a].item<double>();
               const at::Tensor gate_up = layer.gate_up.values[e].t();
               const Bounded one = gated(exact.narrow(0, t, 1), on_input ? score : 1, gate_up.narrow(0, 0, F),
-                                        gate_up.narrow(0, F, F), layer.down.values[e].t());
+                                        gate_up.narrow(0, F, F), layer.down.values[e].t(), routed.floats);
               expected.value[t] += one.value[0] * (on_input ? 1 : score);
               expected.bound[t] += one.bound[0] * (on_input ? 1 : score) + one.value[0].abs() * 1e-6;
             }
@@ -213,8 +239,10 @@ TEST(PackedExperts, ARowIsTheSameInAnyBatch) {
   const c10::NoGradGuard guard;
   // So wide that what lies between the products is cut into pieces.
   const int64_t D = 96, F = 40'000, T = 130;
-  const Layer layer(D, F, 3, kFormats[0], kFormats[0]);
-  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+  const Layer integers(D, F, 3, kFormats[0], kFormats[0]), floats(D, F, 3, kFormats[6], kFormats[7]);
+  for (const auto& [layer, dtype] : {std::tuple<const Layer&, at::ScalarType>(integers, at::kFloat),
+                                     std::tuple<const Layer&, at::ScalarType>(integers, at::kBFloat16),
+                                     std::tuple<const Layer&, at::ScalarType>(floats, at::kBFloat16)}) {
     const at::Tensor x = at::randn({T, D}).to(dtype), logits = at::randn({T, 3}).to(dtype);
     const auto run = [&](int64_t begin, int64_t rows) {
       const Routing routing = route(logits.narrow(0, begin, rows), 1, RouterScore::kSigmoid);

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/formats/floats.h"
 #include "kernels/quantized/float_tile.h"
 
 namespace puna::kernels {
@@ -65,6 +66,22 @@ void pack_floats(const WeightShape& shape, const void* values, int64_t output_st
   for (int64_t n = 0; n < shape.n; ++n) {
     std::byte* tile = packed + n / kTileOutputs * layout.tile_bytes;
     std::memcpy(tile + layout.scales_offset + n % kTileOutputs * sizeof(float), scales + n, sizeof(float));
+  }
+}
+
+void unpack_floats(const WeightShape& shape, const std::byte* packed, float* out) {
+  const PackedLayout layout = float_layout(shape);
+  const bool e4m3 = shape.format.bits == 8;
+  for (int64_t n = 0; n < shape.n; ++n) {
+    const std::byte* tile = packed + n / kTileOutputs * layout.tile_bytes;
+    float scale = 1;
+    if (e4m3) std::memcpy(&scale, tile + layout.scales_offset + n % kTileOutputs * sizeof(float), sizeof(float));
+    for (int64_t k = 0; k < shape.k; ++k) {
+      const int64_t at = k / kStep * kStep * kTileOutputs + place_in_step(e4m3, n % kTileOutputs, k % kStep);
+      uint16_t bits = 0;
+      std::memcpy(&bits, tile + at * (e4m3 ? 1 : 2), e4m3 ? 1 : 2);
+      *out++ = e4m3 ? f8e4m3_to_float(static_cast<uint8_t>(bits)) * scale : bf16_to_float(bits);
+    }
   }
 }
 

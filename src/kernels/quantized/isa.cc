@@ -1,5 +1,9 @@
 #include "kernels/quantized/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <string>
 
 #include "base/env.h"
@@ -78,6 +82,15 @@ std::string reason_of_isa() {
   std::string known;
   for (Isa isa : kIsas) known += (known.empty() ? "" : ", ") + std::string(isa_name(isa));
   return "the best that this CPU has of " + known;
+}
+
+bool cpu_has_amx_bf16() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
+#else
+  return false;
+#endif
 }
 
 const TileKernels& tile_kernels(Isa isa) {

@@ -82,6 +82,9 @@ void pack_weights(const WeightShape& shape, const int8_t* q, const float* scales
 void pack_floats(const WeightShape& shape, const void* values, int64_t output_stride, int64_t input_stride,
                  const float* scales, std::byte* packed);
 
+/// The values of such packed weights, with the scales: out [n, k].
+void unpack_floats(const WeightShape& shape, const std::byte* packed, float* out);
+
 inline constexpr int64_t kRowGroup = 128;  // values of a row with one scale
 inline constexpr int64_t kRowSum = 32;     // and with one sum: what a weight's zero is multiplied with
 
