@@ -109,7 +109,7 @@ TEST(PackedFile, HoldsFloatsForBf16AndGivesTheirValuesInFp32) {
     const auto source = checkpoint::open_model(to), plain = checkpoint::open_model(dir);
     for (const arch::ParamRow& row : source->rows()) {
       EXPECT_TRUE(source->load(row, at::kFloat).equal(plain->load(row, at::kFloat))) << row.name;
-      if (row.name.ends_with(experts)) EXPECT_NE(source->packed(row), nullptr) << row.name;
+      EXPECT_TRUE(source->packed(row) || !row.name.ends_with(experts)) << row.name;
     }
   }
 }
