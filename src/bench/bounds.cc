@@ -14,7 +14,7 @@ namespace {
 
 /// Of all matrices; streamed ones as if they were in memory.
 int64_t bytes_of(const ops::Weight& weight) {
-  if (weight.streamed) return weight.streamed->num_experts * kernels::packed_layout(weight.streamed->shape).total_bytes;
+  if (weight.streamed) return kernels::packed_bytes(weight.streamed->shapes);
   return weight.packed ? weight.packed->num_bytes() : static_cast<int64_t>(weight.dense.nbytes());
 }
 
@@ -42,8 +42,8 @@ ModelWork work_of(const model::Model& model, const model::PageFormat& format) {
       case arch::ParamKind::kProjector:
         break;  // a few rows, or no text
       case arch::ParamKind::kRoutedExperts:
-        work.integer = (weight.packed && !weight.packed->shape.format.floats) ||
-                       (weight.streamed && !weight.streamed->shape.format.floats);
+        work.integer = (weight.packed && !weight.packed->shapes.floats()) ||
+                       (weight.streamed && !weight.streamed->shapes.floats());
         work.expert_bytes += bytes / experts;  // gate and up, and down, of all layers
         work.expert_parameters += parameters / experts;
         break;

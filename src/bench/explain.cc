@@ -1,8 +1,11 @@
 #include "bench/explain.h"
 
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "arch/parameters.h"
 #include "kernels/attention/attention.h"
@@ -44,6 +47,18 @@ std::string format_name(const kernels::WeightFormat& format) {
                      format.zeros ? ", zero points" : "");
 }
 
+/// "INT4, groups of 32", or with how many matrices have which: "5 INT4, groups of 32; 3 INT2, groups of 32".
+std::string format_names(std::span<const kernels::WeightFormat> formats) {
+  std::vector<std::string> names;
+  std::vector<kernels::WeightFormat> seen;
+  for (const kernels::WeightFormat& format : formats) {
+    if (std::ranges::find(seen, format) != seen.end()) continue;
+    seen.push_back(format);
+    names.push_back(fmt::format("{} {}", std::ranges::count(formats, format), format_name(format)));
+  }
+  return seen.size() == 1 ? format_name(seen[0]) : fmt::format("{}", fmt::join(names, "; "));
+}
+
 std::string dtype_name(at::ScalarType type) {
   return type == at::kBFloat16 ? "BF16" : type == at::kFloat ? "FP32" : c10::toString(type);
 }
@@ -54,9 +69,9 @@ Explanation explain_weight(const arch::ParamRow& row, const ops::Weight& weight)
   const std::string_view isa = kernels::isa_name(kernels::chosen_isa());
   const bool routed = row.kind == arch::ParamKind::kRoutedExperts;
   if (weight.streamed || weight.packed) {
-    const kernels::WeightShape& shape = weight.streamed ? weight.streamed->shape : weight.packed->shape;
-    one.form = format_name(shape.format);
-    const bool floats = shape.format.floats;
+    const kernels::WeightShapes& shapes = weight.streamed ? weight.streamed->shapes : weight.packed->shapes;
+    one.form = format_names(shapes.formats);
+    const bool floats = shapes.floats();
     one.kernel = fmt::format("{} {} dots, {}", floats ? kernels::float_kernel_name(kernels::chosen_isa()) : isa,
                              floats ? "BF16" : "INT8", routed ? "rows grouped by expert" : "tiles of 16 outputs");
     one.reason = floats ? fmt::format("rows are BF16, sums FP32; {}", kernels::reason_of_isa())

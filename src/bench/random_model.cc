@@ -114,6 +114,9 @@ void write_random_model(const fs::path& out, const RandomModelOptions& options) 
   std::error_code ec;
   if (fs::exists(out, ec) && !(fs::is_directory(out, ec) && fs::is_empty(out, ec)))
     fail(out.string(), "has something in it; name a directory that is empty or not there");
+  for (const arch::ParamRow& row : arch::parameter_table(config))
+    if (const int bits = options.rules.of(row).bits(); bits == 2 || bits == 3)
+      fail(out.string(), "random weights are of 4, 8 and 16 bits, not of {}", bits);
   if (options.packed) return write_random_packed(out, config, options);
   const quant::Plan plan = quant::make_plan(config, options.rules, DType::BF16, options.max_shard_bytes);
   fs::create_directories(out, ec);

@@ -32,20 +32,20 @@ std::optional<checkpoint::IntegerRow> RandomSource::integers(const arch::ParamRo
   if (!format.fits(in)) return std::nullopt;
   const int64_t matrices = routed ? row.shape[0] : 1;
   if (format.code == quant::Code::kFp8)
-    return checkpoint::IntegerRow{{out, in, kernels::WeightFormat::e4m3()}, matrices};
+    return checkpoint::IntegerRow{{{out, in, kernels::WeightFormat::e4m3()}, matrices}};
   const bool whole = format.group == 0;
   const kernels::WeightFormat stored = {.bits = four ? 4 : 8,
                                         .group = whole ? (in % 128 == 0 ? 128 : 32) : format.group,
                                         .channel_scales = whole,
                                         .zeros = !format.symmetric};
-  return checkpoint::IntegerRow{{out, in, stored}, matrices};
+  return checkpoint::IntegerRow{{{out, in, stored}, matrices}};
 }
 
 void RandomSource::read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
                                  const checkpoint::IntegerBlock& out) const {
   const auto integers = this->integers(row);
   PUNA_CHECK(integers, "'{}' is kept", row.name);
-  const kernels::WeightShape& shape = integers->shape;
+  const kernels::WeightShape shape = integers->shapes[matrix];
   const bool four = shape.format.bits == 4;
   std::mt19937_64 random(seed_of(row, matrix, begin));
   const int64_t count = (end - begin) * shape.k;

@@ -20,11 +20,10 @@ namespace puna::checkpoint {
 /// A row that is stored as integers, or FP8 bits, with scales: matrices [n outputs, k inputs], one for a linear, one
 /// per expert for routed experts (gate's outputs before up's).
 struct IntegerRow {
-  kernels::WeightShape shape;  // of each
-  int64_t num_matrices;
+  kernels::WeightShapes shapes;  // of each
 };
 
-/// Outputs of such a matrix: q [rows, k], the bits of FP8; scales [rows, groups]; zeros [rows, groups], where the
+/// Outputs of such a matrix: q [rows, k], the bits of FP8; scales [rows, groups]; zeros [rows, groups], where its
 /// format has them. `groups` is as pack_weights() takes it.
 struct IntegerBlock {
   int8_t* q;
@@ -34,14 +33,19 @@ struct IntegerBlock {
 
 /// Where the matrices of a row lie in a packed file (packed_file.h), in the layout that kernels/quantized multiplies.
 struct PackedRow {
-  kernels::WeightShape shape;  // of each matrix
+  /// The block that a matrix lies in, an expert's two in one; and where in it.
+  struct Place {
+    int64_t block, block_bytes;  // in the file
+    int64_t offset;              // of the matrix in the block
+  };
+  kernels::WeightShapes shapes;
   std::filesystem::path file;
   std::shared_ptr<const io::MappedFile> map;
-  std::vector<int64_t> blocks;  // [matrices] offset in the file of the block that the matrix lies in
-  int64_t block_bytes = 0;      // an expert's two matrices share a block
-  int64_t offset = 0;           // of the matrix in its block
+  std::vector<Place> places;  // [matrices]
 
-  const std::byte* matrix(size_t index) const { return map->bytes().data() + blocks[index] + offset; }
+  const std::byte* matrix(size_t index) const {
+    return map->bytes().data() + places[index].block + places[index].offset;
+  }
 };
 
 /// A checkpoint opened for reading. Opening maps files and checks names, shapes and sizes of everything at once; tensor

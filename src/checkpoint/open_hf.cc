@@ -9,6 +9,7 @@
 #include "checkpoint/quant_config.h"
 #include "checkpoint/stored_model.h"
 #include "io/safetensors.h"
+#include "kernels/formats/packed_integers.h"
 
 namespace puna::checkpoint {
 namespace {
@@ -62,8 +63,8 @@ class HfBinder {
 
   MatrixPtr bind_quantised(const std::string& module, int64_t out, int64_t in, const QuantScheme& scheme) {
     const DType coded = scheme.packed() ? DType::I32 : scheme.coding == Coding::kInt8 ? DType::I8 : DType::F8E4M3;
-    const int per_word = scheme.coding == Coding::kPacked4 ? 8 : 4;
-    const int64_t stored_cols = scheme.packed() ? num_blocks(in, per_word) : in;
+    const int bits = packed_bits(scheme.coding);
+    const int64_t stored_cols = scheme.packed() ? kernels::packed_words(bits, in) : in;
     const auto* values = binder_.take(module + (scheme.packed() ? ".weight_packed" : ".weight"), {out, stored_cols},
                                       std::span(&coded, 1));
     const int64_t scale_rows = blocks(out, scheme.block_rows), scale_cols = blocks(in, scheme.block_cols);
@@ -71,7 +72,7 @@ class HfBinder {
     const io::TensorView* zeros = nullptr;
     if (!scheme.symmetric) {
       const DType type = scheme.packed() ? DType::I32 : DType::I8;
-      const int64_t rows = scheme.packed() ? num_blocks(scale_rows, per_word) : scale_rows;
+      const int64_t rows = scheme.packed() ? kernels::packed_words(bits, scale_rows) : scale_rows;
       zeros = binder_.take(module + ".weight_zero_point", {rows, scale_cols}, std::span(&type, 1));
     }
     if (scheme.packed()) check_stored_shape(module + ".weight_shape", out, in);

@@ -1,6 +1,10 @@
 #include "checkpoint/packed_file.h"
 
 #include <algorithm>
+#include <ranges>
+#include <utility>
+
+#include <fmt/ranges.h>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -41,31 +45,36 @@ kernels::WeightShape matrix_shape(const arch::ParamRow& row, const kernels::Weig
                                : kernels::WeightShape{row.shape[0], row.shape[1], format};
 }
 
+int64_t num_matrices(const arch::ParamRow& row) { return row.shape.size() == 3 ? row.shape[0] : 1; }
+
+/// The packed rows' matrices by name.
+using Shapes = std::map<std::string, kernels::WeightShapes>;
+
 int64_t padded(int64_t bytes) {
   return (bytes + io::kDirectAlignment - 1) / io::kDirectAlignment * io::kDirectAlignment;
 }
 
-/// The blocks in the order of the file. `formats`: of the packed rows. An expert's gate_up and down lie in one block.
-std::vector<Block> blocks_of(const std::vector<arch::ParamRow>& rows,
-                             const std::map<std::string, kernels::WeightFormat>& formats, const std::string& where) {
+/// The blocks in the order of the file. An expert's gate_up and down lie in one block.
+std::vector<Block> blocks_of(const std::vector<arch::ParamRow>& rows, const Shapes& shapes, const std::string& where) {
   std::vector<Block> blocks;
-  const auto bytes = [&](size_t row) {
-    return kernels::packed_layout(matrix_shape(rows[row], formats.at(rows[row].name))).total_bytes;
+  const auto bytes = [&](size_t row, int64_t matrix) {
+    return kernels::packed_layout(shapes.at(rows[row].name)[matrix]).total_bytes;
   };
   for (size_t i = 0; i < rows.size(); ++i) {
     const arch::ParamRow& row = rows[i];
-    if (!formats.contains(row.name)) continue;
+    if (!shapes.contains(row.name)) continue;
     if (row.shape.size() == 2) {
-      blocks.push_back({row.name, {{i, 0, 0}}, padded(bytes(i))});
+      blocks.push_back({row.name, {{i, 0, 0}}, padded(bytes(i, 0))});
       continue;
     }
     const bool pair = row.shape.size() == 3 && i + 1 < rows.size() && rows[i + 1].kind == row.kind &&
-                      rows[i + 1].layer == row.layer && formats.contains(rows[i + 1].name);
+                      rows[i + 1].layer == row.layer && shapes.contains(rows[i + 1].name);
     if (!pair) fail(where, "'{}' is packed alone; {}", row.name, kRemedy);
     const std::string prefix = row.name.substr(0, row.name.rfind('.'));
-    for (int64_t e = 0; e < row.shape[0]; ++e)
-      blocks.push_back(
-          {fmt::format("{}.{}", prefix, e), {{i, e, 0}, {i + 1, e, bytes(i)}}, padded(bytes(i) + bytes(i + 1))});
+    for (int64_t e = 0; e < row.shape[0]; ++e) {
+      const int64_t gate_up = bytes(i, e), down = bytes(i + 1, e);
+      blocks.push_back({fmt::format("{}.{}", prefix, e), {{i, e, 0}, {i + 1, e, gate_up}}, padded(gate_up + down)});
+    }
     ++i;
   }
   return blocks;
@@ -88,7 +97,7 @@ kernels::WeightFormat format_from(const Json& json, const std::string& where) {
   }
   format.bits = static_cast<int>(std::clamp<int64_t>(bits, 0, 64));
   if (format == kernels::WeightFormat::bf16() || format == kernels::WeightFormat::e4m3()) return format;
-  if (format.floats || (bits != 4 && bits != 8) || (format.group != 32 && format.group != 128))
+  if (format.floats || ((bits < 2 || bits > 4) && bits != 8) || (format.group != 32 && format.group != 128))
     fail(where, "{} bits in groups of {} are no packed format; {}", bits, format.group, kRemedy);
   return format;
 }
@@ -108,6 +117,30 @@ std::string format_text(const kernels::WeightFormat& format) {
                                : fmt::format("INT{} group {}", format.bits, format.group);
 }
 
+/// One for all matrices, or a list of theirs.
+Json formats_json(const std::vector<kernels::WeightFormat>& formats) {
+  if (std::ranges::all_of(formats, [&](const auto& format) { return format == formats[0]; }))
+    return format_json(formats[0]);
+  Json json = Json::array();
+  for (const kernels::WeightFormat& format : formats) json.push_back(format_json(format));
+  return json;
+}
+
+/// The inverse, of a header that anyone may have written. As many formats as the row has matrices.
+kernels::WeightShapes shapes_from(const Json& json, const arch::ParamRow& row, const std::string& where) {
+  const Json& first = json.is_array() && !json.empty() ? json[0] : json;
+  kernels::WeightShapes shapes(matrix_shape(row, format_from(first, where)), num_matrices(row));
+  if (!json.is_array()) return shapes;
+  if (std::ssize(json) != shapes.count())
+    fail(where, "'{}' has {} formats for {} matrices; {}", row.name, json.size(), shapes.count(), kRemedy);
+  for (size_t i = 0; i < json.size(); ++i) {
+    shapes.formats[i] = format_from(json[i], where);
+    if (!shapes.formats[i].takes_rows_of(shapes.formats[0]))
+      fail(where, "'{}' has formats that take other rows than each other; {}", row.name, kRemedy);
+  }
+  return shapes;
+}
+
 at::ScalarType dense_type(const ModelSource& source) {
   const DType dtype = source.config().dtype;
   return *scalar_type(dtype == DType::F32 || dtype == DType::F16 ? dtype : DType::BF16);
@@ -121,21 +154,23 @@ class PackedWriter {
     for (const arch::ParamRow& row : source.rows())
       if (is_packable(source, row)) {
         const auto integers = source.integers(row);
-        formats_[row.name] = integers ? integers->shape.format : kernels::WeightFormat::bf16();
+        shapes_[row.name] =
+            integers ? integers->shapes
+                     : kernels::WeightShapes(matrix_shape(row, kernels::WeightFormat::bf16()), num_matrices(row));
       }
     // An expert is one block, so its two matrices are packed together or not at all.
     for (size_t i = 0; i + 1 < source.rows().size(); ++i) {
       const std::string &a = source.rows()[i].name, &b = source.rows()[i + 1].name;
       const bool experts = source.rows()[i].shape.size() == 3 && source.rows()[i + 1].shape.size() == 3;
-      if (experts && formats_.contains(a) != formats_.contains(b)) formats_.erase(a), formats_.erase(b);
+      if (experts && shapes_.contains(a) != shapes_.contains(b)) shapes_.erase(a), shapes_.erase(b);
     }
-    for (const auto& [name, format] : formats_) rows[name] = format_json(format);
+    for (const auto& [name, shapes] : shapes_) rows[name] = formats_json(shapes.formats);
     metadata_ = {{"format", kFormat}, {"rows", rows.dump()}};
-    blocks_ = blocks_of(source.rows(), formats_, file.string());
+    blocks_ = blocks_of(source.rows(), shapes_, file.string());
     for (const Block& block : blocks_)
       specs_.push_back({block.tensor, DType::U8, {block.bytes}}), bytes_ += block.bytes;
     for (const arch::ParamRow& row : source.rows()) {
-      if (formats_.contains(row.name)) continue;
+      if (shapes_.contains(row.name)) continue;
       specs_.push_back({row.name, dtype_of(dense_).value(), row.shape});
       bytes_ += c10::multiply_integers(row.shape) * static_cast<int64_t>(c10::elementSize(dense_));
     }
@@ -156,7 +191,7 @@ class PackedWriter {
       if (!rest.empty()) writer.write(rest);
     }
     for (const arch::ParamRow& row : source_.rows()) {
-      if (formats_.contains(row.name)) continue;
+      if (shapes_.contains(row.name)) continue;
       stop_if_interrupted(interrupt_);
       const at::Tensor values = source_.load(row, dense_).contiguous();
       writer.write({static_cast<const std::byte*>(values.const_data_ptr()), values.nbytes()});
@@ -169,7 +204,7 @@ class PackedWriter {
   /// Whole tiles at a time, so that a large matrix need not be in memory. Returns the bytes.
   int64_t write_matrix(io::SafetensorsWriter& writer, const Block::Part& part, Progress& progress) {
     const arch::ParamRow& row = source_.rows()[part.row];
-    const kernels::WeightShape shape = matrix_shape(row, formats_.at(row.name));
+    const kernels::WeightShape shape = shapes_.at(row.name)[part.matrix];
     const kernels::PackedLayout layout = kernels::packed_layout(shape);
     const int64_t tile = kernels::kTileOutputs, step = std::max<int64_t>(1, kPieceElements / (shape.k * tile)) * tile;
     const int64_t piece_bytes = step / tile * layout.tile_bytes, at_once = std::max<int64_t>(1, threads_) * step;
@@ -225,7 +260,7 @@ class PackedWriter {
   int64_t threads_;
   const std::atomic<bool>* interrupt_;
   at::ScalarType dense_;
-  std::map<std::string, kernels::WeightFormat> formats_;
+  Shapes shapes_;
   std::map<std::string, std::string> metadata_;
   std::vector<Block> blocks_;
   std::vector<io::TensorSpec> specs_;
@@ -245,28 +280,22 @@ PackedModel::PackedModel(const fs::path& dir) : file_(dir / kPackedFile), bytes_
     fail(file_.string(), "is no packed model that this version reads; write it anew with: puna pack");
   const Json json = parse_json(rows->second, file_.string());
   if (!json.is_object()) fail(file_.string(), "its 'rows' are no object; {}", kRemedy);
-  std::map<std::string, kernels::WeightFormat> formats;
+  int64_t matrices = 0;  // before they are listed: config.json may promise any number
+  for (const arch::ParamRow& row : rows_) matrices += json.contains(row.name) ? num_matrices(row) : 0;
+  if (matrices > 2 * std::ssize(tensors_.tensors())) fail(file_.string(), "lacks tensors of the model; {}", kRemedy);
+  Shapes shapes;
   for (const arch::ParamRow& row : rows_) {
     if (json.contains(row.name))
-      formats[row.name] = format_from(json[row.name], file_.string());
+      shapes[row.name] = shapes_from(json[row.name], row, file_.string());
     else
       check_dense(row);
   }
-  int64_t blocks = 0;  // before they are listed: config.json may promise any number
-  for (const arch::ParamRow& row : rows_)
-    if (formats.contains(row.name)) blocks += row.shape.size() == 3 ? row.shape[0] : 1;
-  if (blocks > 2 * std::ssize(tensors_.tensors())) fail(file_.string(), "lacks tensors of the model; {}", kRemedy);
-  if (formats.size() != json.size()) fail(file_.string(), "packs rows that the model does not have; {}", kRemedy);
-  for (const auto& [name, of] : formats) packed_[name].shape.format = of;
-  for (const Block& block : blocks_of(rows_, formats, file_.string())) {
+  if (shapes.size() != json.size()) fail(file_.string(), "packs rows that the model does not have; {}", kRemedy);
+  for (const auto& [name, of] : shapes) packed_[name] = {of, file_, bytes_, {}};
+  for (const Block& block : blocks_of(rows_, shapes, file_.string())) {
     const int64_t offset = offset_of(block.tensor, block.bytes);
-    for (const Block::Part& part : block.parts) {
-      PackedRow& row = packed_[rows_[part.row].name];
-      row.shape = matrix_shape(rows_[part.row], row.shape.format);
-      row.file = file_, row.map = bytes_;
-      row.blocks.push_back(offset);
-      row.block_bytes = block.bytes, row.offset = part.offset;
-    }
+    for (const Block::Part& part : block.parts)
+      packed_[rows_[part.row].name].places.push_back({offset, block.bytes, part.offset});
   }
 }
 
@@ -295,12 +324,13 @@ int64_t PackedModel::offset_of(const std::string& tensor, int64_t bytes) const {
 std::string PackedModel::format() const {
   std::map<std::string, int64_t> bytes;
   for (const auto& [name, row] : packed_) {
-    const kernels::WeightFormat& f = row.shape.format;
-    bytes[format_text(f)] += std::ssize(row.blocks) * kernels::packed_layout(row.shape).total_bytes;
+    for (int64_t i = 0; i < row.shapes.count(); ++i)
+      bytes[format_text(row.shapes.formats[i])] += kernels::packed_layout(row.shapes[i]).total_bytes;
   }
-  const auto most =
-      std::max_element(bytes.begin(), bytes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
-  return most == bytes.end() ? "packed, dense" : "packed " + most->first;
+  std::vector<std::pair<int64_t, std::string>> most;
+  for (const auto& [text, of_all] : bytes) most.emplace_back(-of_all, text);
+  std::ranges::sort(most);
+  return most.empty() ? "packed, dense" : fmt::format("packed {}", fmt::join(most | std::views::values, " + "));
 }
 
 const PackedRow* PackedModel::packed(const arch::ParamRow& row) const {
@@ -314,12 +344,13 @@ bool PackedModel::is_zero_copy(const arch::ParamRow& row, at::ScalarType dtype) 
 }
 
 at::Tensor PackedModel::unpacked(const PackedRow& packed, const arch::ParamRow& row) const {
-  if (!packed.shape.format.floats)
+  if (!packed.shapes.floats())
     fail(file_.string(), "holds '{}' for the kernels alone; use the model that it was packed from", row.name);
   std::vector<at::Tensor> matrices;
-  for (size_t i = 0; i < packed.blocks.size(); ++i) {
-    matrices.push_back(at::empty({packed.shape.n, packed.shape.k}, at::kFloat));
-    kernels::unpack_floats(packed.shape, packed.matrix(i), matrices.back().mutable_data_ptr<float>());
+  for (size_t i = 0; i < packed.places.size(); ++i) {
+    matrices.push_back(at::empty({packed.shapes.n, packed.shapes.k}, at::kFloat));
+    kernels::unpack_floats(packed.shapes[static_cast<int64_t>(i)], packed.matrix(i),
+                           matrices.back().mutable_data_ptr<float>());
   }
   return row.shape.size() == 3 ? at::stack(matrices).transpose(1, 2).contiguous() : matrices[0];
 }

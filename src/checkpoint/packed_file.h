@@ -4,7 +4,8 @@
 // packed.safetensors: a U8 tensor for every packed linear, named as its row, and for every routed expert of a layer,
 // "<layer>.feed_forward.experts.<e>": gate_up's matrix, then down's. Their sizes are multiples of 4,096 bytes. Then the
 // other rows as dense tensors. Metadata: "format" = "puna-packed-1", "rows" = JSON {row: {bits, group, channel_scales,
-// zeros, and floats where it is FP8 or BF16}}. config.json and what else belongs to a model lie beside it.
+// zeros, and floats where it is FP8 or BF16}}, or {row: [one for each expert]} where they differ. config.json and what
+// else belongs to a model lie beside it.
 #pragma once
 
 #include <atomic>
@@ -35,7 +36,7 @@ class PackedModel : public ModelSource {
   at::Tensor load(const arch::ParamRow& row, at::ScalarType dtype) const override;
   bool is_quantised(const arch::ParamRow& row) const override {
     const PackedRow* of = packed(row);
-    return of != nullptr && of->shape.format.bits < 16;
+    return of != nullptr && of->shapes.formats.front().bits < 16;
   }
   const PackedRow* packed(const arch::ParamRow& row) const override;
 

@@ -58,15 +58,16 @@ std::vector<ModulePattern> patterns_of(const Json& object, const char* key, std:
 }
 
 Coding coding_of(const std::string& format, const std::string& type, int64_t bits, std::string_view where) {
-  if (format == "pack-quantized" && type == "int" && bits == 4) return Coding::kPacked4;
-  if (format == "pack-quantized" && type == "int" && bits == 8) return Coding::kPacked8;
+  if (format == "pack-quantized" && type == "int")
+    for (const Coding coding : {Coding::kPacked2, Coding::kPacked3, Coding::kPacked4, Coding::kPacked8})
+      if (bits == packed_bits(coding)) return coding;
   if ((format == "int-quantized" || format == "naive-quantized") && type == "int" && bits == 8) return Coding::kInt8;
   if ((format == "float-quantized" || format == "naive-quantized") && type == "float" && bits == 8)
     return Coding::kFp8E4M3;
   fail(
       where,
-      "quantization_config: format '{}' with {}-bit {} weights is not supported; Puna reads pack-quantized (4 or 8-bit "
-      "int), int-quantized (8-bit) and float-quantized (8-bit)",
+      "quantization_config: format '{}' with {}-bit {} weights is not supported; Puna reads pack-quantized (2, 3, 4 or "
+      "8-bit int), int-quantized (8-bit) and float-quantized (8-bit)",
       format, bits, type);
 }
 
@@ -94,7 +95,9 @@ void read_strategy(const Json& weights, QuantScheme& scheme, std::string_view wh
 }
 
 std::string scheme_text(const QuantScheme& scheme) {
-  std::string text = scheme.coding == Coding::kPacked4 ? "INT4" : scheme.coding == Coding::kFp8E4M3 ? "FP8" : "INT8";
+  std::string text = scheme.coding == Coding::kFp8E4M3 ? "FP8"
+                     : scheme.packed()                 ? fmt::format("INT{}", packed_bits(scheme.coding))
+                                                       : "INT8";
   if (!scheme.symmetric) text += " asymmetric";
   if (scheme.block_rows > 1) return text + fmt::format(" block {}x{}", scheme.block_rows, scheme.block_cols);
   if (scheme.block_cols > 0) return text + fmt::format(" group {}", scheme.block_cols);

@@ -19,7 +19,7 @@ struct QuantScheme {
   bool symmetric = true;
   int64_t block_rows = 1;  // rows that share a scale; 0: all
   int64_t block_cols = 0;  // columns that share a scale; 0: all
-  bool packed() const { return coding == Coding::kPacked4 || coding == Coding::kPacked8; }
+  bool packed() const { return packed_bits(coding) != 0; }
 };
 
 /// A module name, a "re:" pattern as Python's re.match takes it, or a class name.

@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "checkpoint/scalar_type.h"
 #include "kernels/formats/gguf_blocks.h"
-#include "kernels/formats/int4.h"
+#include "kernels/formats/packed_integers.h"
 
 namespace puna::checkpoint {
 namespace {
@@ -167,7 +167,7 @@ class QuantisedMatrix final : public StoredMatrix {
     const int64_t width = whole ? cols() : q_.block_cols;
     const int64_t group = width % 128 == 0 ? 128 : 32;
     if (!whole && width % group != 0) return std::nullopt;
-    return kernels::WeightFormat{.bits = q_.coding == Coding::kPacked4 ? 4 : 8,
+    return kernels::WeightFormat{.bits = q_.coding == Coding::kInt8 ? 8 : packed_bits(q_.coding),
                                  .group = group,
                                  .channel_scales = whole,
                                  .zeros = !q_.zero_points.empty()};
@@ -199,8 +199,8 @@ class QuantisedMatrix final : public StoredMatrix {
 
  private:
   void decode_integers(const std::byte* from, int8_t* q) const {
-    if (q_.coding == Coding::kPacked4) {
-      kernels::unpack_int4(from, 1, cols(), q);
+    if (const int bits = packed_bits(q_.coding); bits != 0 && bits < 8) {
+      kernels::unpack_integers(from, bits, 1, cols(), q);
       return;
     }
     const int offset = q_.coding == Coding::kPacked8 ? 128 : 0;
@@ -212,8 +212,10 @@ class QuantisedMatrix final : public StoredMatrix {
     const auto* u8 = reinterpret_cast<const uint8_t*>(from);
     const int64_t n = cols();
     switch (q_.coding) {
+      case Coding::kPacked2:
+      case Coding::kPacked3:
       case Coding::kPacked4:
-        decode_packed4(from, row);
+        decode_packed(packed_bits(q_.coding), from, row);
         break;
       case Coding::kPacked8:  // little-endian words with the low bits first: the values are in byte order
         for (int64_t c = 0; c < n; ++c) row[c] = static_cast<float>(u8[c] - 128);
@@ -227,11 +229,11 @@ class QuantisedMatrix final : public StoredMatrix {
     }
   }
 
-  void decode_packed4(const std::byte* from, float* row) const {
-    std::array<int8_t, 512> values;
+  void decode_packed(int bits, const std::byte* from, float* row) const {
+    std::array<int8_t, 512> values;  // whole words of any number of bits
     for (int64_t c = 0; c < cols(); c += values.size()) {
       const int64_t count = std::min<int64_t>(values.size(), cols() - c);
-      kernels::unpack_int4(from + c / 2, 1, count, values.data());
+      kernels::unpack_integers(from + c * bits / 8, bits, 1, count, values.data());
       std::copy_n(values.data(), count, row + c);
     }
   }
@@ -248,21 +250,17 @@ class QuantisedMatrix final : public StoredMatrix {
 
   float zero_at(int64_t r, int64_t g, int64_t groups) const {
     if (q_.zero_points.empty()) return 0;
-    if (q_.coding != Coding::kPacked4 && q_.coding != Coding::kPacked8)
-      return load_unaligned<int8_t>(q_.zero_points.data() + r * groups + g);
-    const int bits = q_.coding == Coding::kPacked4 ? 4 : 8;
-    const int per_word = 32 / bits;
-    const auto word = load_unaligned<uint32_t>(q_.zero_points.data() + (r / per_word * groups + g) * 4);
-    const int value = (word >> (r % per_word * bits)) & ((1 << bits) - 1);
-    return static_cast<float>(value - (1 << (bits - 1)));
+    const int bits = packed_bits(q_.coding);
+    if (bits == 0) return load_unaligned<int8_t>(q_.zero_points.data() + r * groups + g);
+    return kernels::packed_integer(q_.zero_points.data() + g * 4, groups, bits, r);
   }
 
   Quantised q_;
 };
 
 void check_sizes(int64_t rows, int64_t cols, const Quantised& q) {
-  const int per_word = q.coding == Coding::kPacked4 ? 8 : q.coding == Coding::kPacked8 ? 4 : 0;
-  const int64_t least_row_bytes = per_word ? num_blocks(cols, per_word) * 4 : cols;
+  const int bits = packed_bits(q.coding);
+  const int64_t least_row_bytes = bits ? kernels::packed_words(bits, cols) * 4 : cols;
   PUNA_CHECK(q.block_rows >= 1 && q.block_cols >= 1, "blocks of {} x {}", q.block_rows, q.block_cols);
   PUNA_CHECK(q.row_bytes >= least_row_bytes &&
                  static_cast<int64_t>(q.values.size()) / std::max<int64_t>(q.row_bytes, 1) >= rows,
@@ -271,7 +269,7 @@ void check_sizes(int64_t rows, int64_t cols, const Quantised& q) {
   const auto scale_bytes = dtype_bytes(q.scale_dtype, scale_rows * scale_cols);
   PUNA_CHECK(scale_bytes && static_cast<int64_t>(q.scales.size()) >= *scale_bytes, "{} bytes of scales for [{}, {}]",
              q.scales.size(), scale_rows, scale_cols);
-  const int64_t zero_bytes = per_word ? num_blocks(scale_rows, per_word) * scale_cols * 4 : scale_rows * scale_cols;
+  const int64_t zero_bytes = bits ? kernels::packed_words(bits, scale_rows) * scale_cols * 4 : scale_rows * scale_cols;
   PUNA_CHECK(q.zero_points.empty() || static_cast<int64_t>(q.zero_points.size()) >= zero_bytes,
              "{} bytes of zero points for [{}, {}]", q.zero_points.size(), scale_rows, scale_cols);
 }

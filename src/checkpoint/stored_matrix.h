@@ -57,11 +57,29 @@ std::shared_ptr<const StoredMatrix> matrix_of(const io::TensorView& view, int64_
 
 /// How the integers or FP8 values of a quantised matrix are stored.
 enum class Coding {
-  kPacked4,  // int32 words of eight 4-bit values, low bits first, stored with 8 added
-  kPacked8,  // int32 words of four 8-bit values, low bits first, stored with 128 added
+  kPacked2,  // in int32 words, as kernels/formats/packed_integers.h says
+  kPacked3,
+  kPacked4,
+  kPacked8,
   kInt8,
   kFp8E4M3,
 };
+
+/// Of values in int32 words; else 0.
+constexpr int packed_bits(Coding coding) {
+  switch (coding) {
+    case Coding::kPacked2:
+      return 2;
+    case Coding::kPacked3:
+      return 3;
+    case Coding::kPacked4:
+      return 4;
+    case Coding::kPacked8:
+      return 8;
+    default:
+      return 0;
+  }
+}
 
 /// value[r, c] = (q[r, c] - zero[r, c]) * scale[r, c], where scale and zero are shared by blocks of the matrix.
 struct Quantised {

@@ -46,8 +46,8 @@ std::optional<IntegerRow> StoredModel::integers(const arch::ParamRow& row) const
 void StoredModel::read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
                                 const IntegerBlock& out) const {
   const auto integers = this->integers(row);
-  PUNA_CHECK(integers && 0 <= matrix && matrix < integers->num_matrices && 0 <= begin && begin <= end &&
-                 end <= integers->shape.n,
+  PUNA_CHECK(integers && 0 <= matrix && matrix < integers->shapes.count() && 0 <= begin && begin <= end &&
+                 end <= integers->shapes.n,
              "'{}': outputs {} to {} of matrix {}", row.name, begin, end, matrix);
   read_stored_integers(stored(row), *integers, matrix, begin, end, out, row.name);
 }

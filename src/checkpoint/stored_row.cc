@@ -87,20 +87,28 @@ bool is_quantised(const StoredRow& row) {
 std::optional<IntegerRow> integers_of(const StoredRow& row, at::IntArrayRef shape) {
   const bool routed = shape.size() == 3;  // [E, in, out], a linear [out, in]
   if ((!routed && shape.size() != 2) || row.pieces.empty()) return std::nullopt;
-  const auto format = row.pieces[0].matrix->integer_format();
-  if (!format) return std::nullopt;
-  const int64_t in = shape[1], out = routed ? shape[2] : shape[0];
+  const int64_t in = shape[1], out = routed ? shape[2] : shape[0], count = routed ? shape[0] : 1;
+  std::vector<std::optional<kernels::WeightFormat>> formats(static_cast<size_t>(count));
   for (const Piece& piece : row.pieces) {
     const bool by_outputs =
         routed ? piece.row_stride == 1 && piece.col_stride == out : piece.row_stride == in && piece.col_stride == 1;
-    if (!by_outputs || piece.matrix->cols() != in || piece.matrix->integer_format() != format) return std::nullopt;
+    const auto format = piece.matrix->integer_format();
+    if (!by_outputs || piece.matrix->cols() != in || !format) return std::nullopt;
+    auto& of_matrix = formats[static_cast<size_t>(piece.offset / (out * in))];
+    if (of_matrix.value_or(*format) != *format) return std::nullopt;
+    of_matrix = format;
   }
-  return IntegerRow{{out, in, *format}, routed ? shape[0] : 1};
+  IntegerRow integers{{{out, in, *formats[0]}, count}};
+  for (size_t i = 0; i < formats.size(); ++i) {
+    if (!formats[i]->takes_rows_of(*formats[0])) return std::nullopt;
+    integers.shapes.formats[i] = *formats[i];
+  }
+  return integers;
 }
 
 void read_stored_integers(const StoredRow& row, const IntegerRow& integers, int64_t matrix, int64_t begin, int64_t end,
                           const IntegerBlock& out, std::string_view name) {
-  const auto& [n, k, format] = integers.shape;
+  const auto& [n, k, format] = integers.shapes[matrix];
   const int64_t groups = format.channel_scales ? 1 : num_blocks(k, format.group);
   for (const Piece& piece : row.pieces) {
     // Of a piece its first output: a step along the outputs is row_stride elements.

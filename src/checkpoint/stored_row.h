@@ -31,7 +31,7 @@ const void* mapped_bytes(const StoredRow& row, c10::ScalarType dtype);
 bool is_quantised(const StoredRow& row);
 
 /// The row of `shape` as ModelSource::integers() and read_integers() give it: each of its matrices covered by pieces
-/// of one format that hold all inputs.
+/// of one format that hold all inputs, their groups alike.
 std::optional<IntegerRow> integers_of(const StoredRow& row, at::IntArrayRef shape);
 void read_stored_integers(const StoredRow& row, const IntegerRow& integers, int64_t matrix, int64_t begin, int64_t end,
                           const IntegerBlock& out, std::string_view name);

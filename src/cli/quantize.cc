@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 #include <set>
 #include <span>
 
@@ -21,6 +22,7 @@
 #include "io/hash.h"
 #include "quant/calibration.h"
 #include "quant/gguf_model.h"
+#include "quant/rare.h"
 
 namespace puna::cli {
 namespace {
@@ -28,7 +30,8 @@ namespace {
 constexpr int64_t kMaxCalibrationBytes = int64_t{1} << 30;
 
 struct QuantizeFlags {
-  std::string model, to, out, text, calibrate, format = "compressed-tensors";
+  std::string model, to, out, text, calibrate, expert_profile, format = "compressed-tensors";
+  quant::RareOptions rare;
   int threads = 0;
   bool json = false;
 };
@@ -83,6 +86,19 @@ std::unique_ptr<quant::Calibration> calibrate(const QuantizeFlags& flags, const 
   return made;
 }
 
+/// The experts of --rare-experts, if any.
+std::optional<quant::RareExperts> rare_experts(const QuantizeFlags& flags, const checkpoint::ModelSource& source,
+                                               const quant::Rules& rules) {
+  if (flags.rare.format.empty()) return std::nullopt;
+  if (is_gguf(flags))
+    throw UsageError("--rare-experts", "is of compressed-tensors; GGUF has one format for all experts of a layer");
+  if (flags.expert_profile.empty())
+    throw UsageError("--rare-experts",
+                     "needs --expert-profile FILE, which says how often each is used: puna experts profile writes it");
+  return quant::choose_rare(source.config(), rules, flags.rare, read_json_file(flags.expert_profile),
+                            flags.expert_profile);
+}
+
 void say_few_tokens(const quant::Calibration& calibration) {
   const auto few = calibration.warnings();
   if (few.empty()) return;
@@ -118,6 +134,7 @@ void run_quantize(const QuantizeFlags& flags) {
   options.interrupt = &interrupt.flag();
   const auto source = checkpoint::open_model(flags.model);
   check_text(flags, *source);
+  options.rare = rare_experts(flags, *source, options.rules);
   auto calibration = calibrate(flags, *source, options);
   quant::QuantiseReport report;
   try {
@@ -147,6 +164,29 @@ void run_quantize(const QuantizeFlags& flags) {
             fmt::format("Wrote {}\n", flags.out));
 }
 
+void add_rare_options(CLI::App& command, QuantizeFlags& flags) {
+  CLI::Option* rare = command
+                          .add_option("--rare-experts", flags.rare.format,
+                                      "Fewer bits for the experts that --expert-profile says are used least, as "
+                                      "int2-g32-asym or int3-g32; the others as --to says")
+                          ->type_name("FORMAT");
+  command.add_option("--expert-profile", flags.expert_profile, "How often each is used, from: puna experts profile")
+      ->needs(rare)
+      ->type_name("FILE");
+  command.add_option("--rare-share", flags.rare.share, "Share of each layer's experts that are rare")
+      ->needs(rare)
+      ->check(CLI::Range(0.0, 1.0))
+      ->type_name("X")
+      ->capture_default_str();
+  command
+      .add_option("--rare-max-error", flags.rare.max_error,
+                  "Relative error of an expert's weights above which it is as --to says")
+      ->needs(rare)
+      ->check(CLI::Range(0.0, 1.0))
+      ->type_name("X")
+      ->capture_default_str();
+}
+
 }  // namespace
 
 void add_quantize(CLI::App& app) {
@@ -168,6 +208,7 @@ void add_quantize(CLI::App& app) {
   command->add_option("--calibrate", flags->calibrate, "Text, UTF-8, that tells which weights matter")
       ->type_name("FILE");
   command->add_option("--text", flags->text, "Also compare original and output on this text, UTF-8")->type_name("FILE");
+  add_rare_options(*command, *flags);
   command->add_option("--threads", flags->threads, "CPU threads; 0: one per physical core")
       ->check(not_negative)
       ->type_name("N")
@@ -178,6 +219,8 @@ void add_quantize(CLI::App& app) {
       "tensor, so that the model may be larger than memory. Rules: docs/QUANTIZATION.md.\n"
       "Examples:\n"
       "  puna quantize --model ./scout --to int4 --out ./scout-int4 --text book.txt\n"
+      "  puna quantize --model ./scout --to int4 --out ./scout-int42 --rare-experts int2-g32-asym --expert-profile "
+      "notes.experts.json\n"
       "  puna quantize --model ./scout --to q4_k --format gguf --out scout-q4_k.gguf");
   command->callback([flags] { run_quantize(*flags); });
 }

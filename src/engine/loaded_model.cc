@@ -165,7 +165,7 @@ int64_t expert_bytes(const checkpoint::ModelSource& source, const model::LoadOpt
   int64_t block = 0;
   for (const arch::ParamRow& row : source.rows())
     if (const checkpoint::PackedRow* packed = source.packed(row); packed && row.shape.size() == 3)
-      block = std::max(block, packed->block_bytes);
+      for (const auto& place : packed->places) block = std::max(block, place.block_bytes);
   const int64_t others = need.total() - experts;
   if (memory_bytes < others + 2 * block)
     fail(where,

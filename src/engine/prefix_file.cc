@@ -35,9 +35,11 @@ std::string fingerprint(const LoadedModel& loaded) {
     add(name);
     add_tensor(weight.dense);
     if (weight.packed) {
-      const int64_t bytes = weight.packed->num_bytes() / std::ssize(weight.packed->matrices);
-      for (const std::byte* matrix : {weight.packed->matrices.front(), weight.packed->matrices.back()})
-        hasher.update({matrix, static_cast<size_t>(std::min(bytes, kHashedBytes))});
+      const kernels::WeightShapes& shapes = weight.packed->shapes;
+      for (const int64_t i : {int64_t{0}, shapes.count() - 1}) {
+        const int64_t bytes = kernels::packed_layout(shapes[i]).total_bytes;
+        hasher.update({weight.packed->matrices[i], static_cast<size_t>(std::min(bytes, kHashedBytes))});
+      }
     }
     for (const ops::LowRank& adapter : weight.adapters) {
       add_tensor(adapter.a);

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/memory.h"
+#include "experts/profile.h"
 
 namespace puna::experts {
 
@@ -263,26 +264,16 @@ Json ExpertStore::profile() const {
 }
 
 void ExpertStore::warm(const Json& profile, std::string_view where) {
-  constexpr int64_t kMost = int64_t{1} << 53;
-  const auto count = [&](const Json& json) {
-    if (!json.is_number_integer() || json.get<int64_t>() < 0 || json.get<int64_t>() > kMost)
-      fail(where, "has {} where a count should be", json.dump());
-    return static_cast<double>(json.get<int64_t>());
-  };
-  const auto list = [&](const Json& json, size_t size) -> const Json& {
-    if (!json.is_array() || json.size() != size) fail(where, "has no list of {}; is it a profile of this model?", size);
-    return json;
-  };
-  if (!profile.is_object() || !profile.contains("rows"))
-    fail(where, "is no profile of experts; puna experts profile writes one");
-  const Json& rows = list(profile["rows"], experts_.size());
+  std::vector<size_t> sizes;
+  for (const auto& layer : experts_) sizes.push_back(layer.size());
+  const std::vector<std::vector<int64_t>> rows = profile_rows(profile, sizes, where);
   std::vector<std::pair<int, int>> order;
   for (size_t l = 0; l < experts_.size(); ++l) {
     double all = 1;
-    for (const Json& each : list(rows[l], experts_[l].size())) all += count(each);
+    for (const int64_t each : rows[l]) all += static_cast<double>(each);
     for (size_t e = 0; e < experts_[l].size(); ++e) {
       // What the score tends to when this share of all tokens comes here, one at a time.
-      experts_[l][e].score = count(rows[l][e]) / all / (1 - std::exp2(-1 / kHalfLife));
+      experts_[l][e].score = static_cast<double>(rows[l][e]) / all / (1 - std::exp2(-1 / kHalfLife));
       experts_[l][e].scored = visits_[l];
       order.emplace_back(static_cast<int>(l), static_cast<int>(e));
     }

@@ -38,7 +38,8 @@ PackedFeedForward expert_rows(const PackedFeedForward& all, int64_t expert, cons
   const int64_t begin = all.offsets[expert], rows = all.offsets[expert + 1] - begin;
   const auto view = [&](const Weight& weight) {
     const StreamedExperts& streamed = *weight.streamed;
-    return &views.emplace_back(streamed.shape, /*routed=*/false, std::vector{block + streamed.offset});
+    return &views.emplace_back(kernels::WeightShapes(streamed.shapes[expert], 1), /*routed=*/false,
+                               std::vector{block + streamed.offsets[expert]});
   };
   const auto part = [&](const auto& values) {
     using Values = std::remove_cvref_t<decltype(values)>;
@@ -81,7 +82,7 @@ PackedFeedForward shared_layer(const at::Tensor& x, const ExpertWeights& weights
   layer.gate_up = {weights.shared_gate->packed.get(), weights.shared_up->packed.get()};
   layer.down = weights.shared_down->packed.get();
   layer.offsets = {0, x.size(0)};
-  layer.out = at::empty({x.size(0), layer.down->shape.n}, at::kFloat);
+  layer.out = at::empty({x.size(0), layer.down->shapes.n}, at::kFloat);
   return layer;
 }
 

@@ -62,7 +62,8 @@ void set_out(MatmulProblem& problem, const at::Tensor& out, int64_t row, int64_t
 
 MatmulProblem problem_of(const PackedWeight& weight, const std::vector<int64_t>& offsets) {
   MatmulProblem problem = {};
-  problem.shape = weight.shape;
+  problem.shape = weight.shapes[0];
+  problem.formats = weight.shapes.formats.data();
   problem.num_experts = static_cast<int64_t>(weight.matrices.size());
   problem.weights = weight.matrices.data();
   problem.offsets = offsets.data();
@@ -92,7 +93,7 @@ struct Piece {
     for (const int64_t offset : layer.offsets) offsets.push_back(std::clamp(offset, begin, end) - begin);
   }
 
-  int64_t width() const { return layer.down->shape.k; }
+  int64_t width() const { return layer.down->shapes.k; }
 
   void add_first(QuantizedInput& x, std::vector<MatmulProblem>& problems) const {
     int64_t column = 0;
@@ -103,14 +104,14 @@ struct Piece {
       problem.row_factors = from(layer.input_factors, first);
       set_out(problem, hidden, 0, column);
       problems.push_back(problem);
-      column += weight->shape.n;
+      column += weight->shapes.n;
     }
   }
 
   void gate() {
     const int64_t F = width();
     const float* values = hidden.const_data_ptr<float>();
-    if (layer.down->shape.format.floats) {
+    if (layer.down->shapes.floats()) {
       gated_bf16 = at::empty({rows, F}, at::kBFloat16);
       auto* out = static_cast<uint16_t*>(gated_bf16.mutable_data_ptr());
       for_pieces(rows, [&](int64_t begin, int64_t end) {
@@ -144,24 +145,25 @@ void check_input(const at::Tensor& x, const Weight& weight) {
 
 }  // namespace
 
-PackedWeight::PackedWeight(const WeightShape& of, bool is_routed, int64_t num_matrices) : shape(of), routed(is_routed) {
+PackedWeight::PackedWeight(kernels::WeightShapes of, bool is_routed) : shapes(std::move(of)), routed(is_routed) {
   isa();
-  const int64_t each = kernels::packed_layout(shape).total_bytes;
-  bytes = allocate(each * num_matrices);
-  for (int64_t i = 0; i < num_matrices; ++i) matrices.push_back(bytes.get() + i * each);
+  bytes = allocate(num_bytes());
+  const std::byte* next = bytes.get();
+  for (int64_t i = 0; i < shapes.count(); ++i) {
+    matrices.push_back(next);
+    next += kernels::packed_layout(shapes[i]).total_bytes;
+  }
 }
 
-PackedWeight::PackedWeight(const WeightShape& of, bool is_routed, std::vector<const std::byte*> where,
+PackedWeight::PackedWeight(kernels::WeightShapes of, bool is_routed, std::vector<const std::byte*> where,
                            std::shared_ptr<std::byte> owner)
-    : shape(of), routed(is_routed), matrices(std::move(where)), bytes(std::move(owner)) {}
+    : shapes(std::move(of)), routed(is_routed), matrices(std::move(where)), bytes(std::move(owner)) {}
 
 std::byte* PackedWeight::at(int64_t matrix) const {
-  return bytes.get() + matrix * kernels::packed_layout(shape).total_bytes;
+  return bytes.get() + (matrices[static_cast<size_t>(matrix)] - bytes.get());
 }
 
-int64_t PackedWeight::num_bytes() const {
-  return kernels::packed_layout(shape).total_bytes * static_cast<int64_t>(matrices.size());
-}
+int64_t PackedWeight::num_bytes() const { return kernels::packed_bytes(shapes); }
 
 const at::Tensor& dense_of(const Weight& weight) {
   if (weight.packed || weight.streamed)
@@ -255,12 +257,12 @@ void run(std::span<const PackedFeedForward> layers, QuantizedInput& x) {
   int64_t rows = 0, row_bytes = 0;
   for (const PackedFeedForward& layer : layers) {
     rows = std::max(rows, layer.offsets.back());
-    row_bytes = std::max(row_bytes, 2 * layer.down->shape.k * static_cast<int64_t>(sizeof(float)));
+    row_bytes = std::max(row_bytes, 2 * layer.down->shapes.k * static_cast<int64_t>(sizeof(float)));
   }
   const int64_t step = std::max(kQuantizedAtOnce, kHiddenBytes / row_bytes);
   std::vector<at::Tensor> hidden;
   for (const PackedFeedForward& layer : layers)
-    hidden.push_back(at::empty({std::min(step, layer.offsets.back()), 2 * layer.down->shape.k}, at::kFloat));
+    hidden.push_back(at::empty({std::min(step, layer.offsets.back()), 2 * layer.down->shapes.k}, at::kFloat));
   for (int64_t begin = 0; begin < rows; begin += step) {
     std::vector<Piece> pieces;
     for (size_t i = 0; i < layers.size(); ++i) {

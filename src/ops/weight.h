@@ -20,17 +20,18 @@ struct LowRank {
   double scale;
 };
 
-/// Integers with scales, or floats, in the layout of kernels/quantized: one matrix [out, in], or one for each routed expert.
+/// Integers with scales, or floats, in the layout of kernels/quantized: one matrix [out, in], or one for each routed
+/// expert.
 struct PackedWeight {
-  kernels::WeightShape shape;              // n outputs, k inputs, of each matrix
+  kernels::WeightShapes shapes;            // n outputs, k inputs, of each matrix
   bool routed;                             // experts, as opposed to a plain linear
   std::vector<const std::byte*> matrices;  // [E], or one
   std::shared_ptr<std::byte> bytes;        // of all
 
-  /// Memory for `num_matrices`, to be filled at at(i). Throws Error for a PUNA_ISA that is not there.
-  PackedWeight(const kernels::WeightShape& shape, bool routed, int64_t num_matrices);
+  /// Memory for all matrices, to be filled at at(i). Throws Error for a PUNA_ISA that is not there.
+  PackedWeight(kernels::WeightShapes shapes, bool routed);
   /// Of matrices that lie elsewhere, as long as `owner` lives.
-  PackedWeight(const kernels::WeightShape& shape, bool routed, std::vector<const std::byte*> matrices,
+  PackedWeight(kernels::WeightShapes shapes, bool routed, std::vector<const std::byte*> matrices,
                std::shared_ptr<std::byte> owner = nullptr);
   std::byte* at(int64_t matrix) const;
   int64_t num_bytes() const;
@@ -40,10 +41,9 @@ struct PackedWeight {
 /// down, are one block of the store.
 struct StreamedExperts {
   std::shared_ptr<experts::ExpertStore> store;
-  int layer;                   // of the store
-  kernels::WeightShape shape;  // n outputs, k inputs, of each matrix
-  int64_t num_experts;
-  int64_t offset;  // of the matrix in its block
+  int layer;                     // of the store
+  kernels::WeightShapes shapes;  // n outputs, k inputs, of each matrix
+  std::vector<int64_t> offsets;  // [E] of the matrix in its block
 };
 
 /// What is behind a row of the parameter table: dense values, or packed ones, in memory or in a file; with adapters on
@@ -55,15 +55,15 @@ struct Weight {
   std::shared_ptr<const PackedWeight> packed = nullptr;
   std::shared_ptr<const StreamedExperts> streamed = nullptr;
 
-  int64_t inputs() const { return shape() ? shape()->k : dense.size(1); }
-  int64_t outputs() const { return shape() ? shape()->n : dense.dim() == 3 ? dense.size(2) : dense.size(0); }
+  int64_t inputs() const { return shapes() ? shapes()->k : dense.size(1); }
+  int64_t outputs() const { return shapes() ? shapes()->n : dense.dim() == 3 ? dense.size(2) : dense.size(0); }
   bool routed() const { return streamed || (packed ? packed->routed : dense.dim() == 3); }
-  int64_t num_experts() const {
-    return streamed ? streamed->num_experts : packed ? static_cast<int64_t>(packed->matrices.size()) : dense.size(0);
-  }
+  int64_t num_experts() const { return shapes() ? shapes()->count() : dense.size(0); }
 
  private:
-  const kernels::WeightShape* shape() const { return streamed ? &streamed->shape : packed ? &packed->shape : nullptr; }
+  const kernels::WeightShapes* shapes() const {
+    return streamed ? &streamed->shapes : packed ? &packed->shapes : nullptr;
+  }
 };
 
 /// The dense values; Error where they are needed and the weight is packed.

@@ -122,9 +122,10 @@ class GgufModelWriter {
   Rows rows_of(const GgufTensor& tensor, int64_t expert) {
     const arch::ParamRow& row = rows_[tensor.row];
     const auto integers = tensor.format.quantised() ? source_.integers(row) : std::nullopt;
-    if (integers && !integers->shape.format.floats)
-      return [this, &row, &tensor, expert, shape = integers->shape](int64_t begin, int64_t count) {
-        return integer_rows(row, shape, std::max<int64_t>(expert, 0), tensor.first_col + begin, count);
+    if (integers && !integers->shapes.floats())
+      return [this, &row, &tensor, matrix = std::max<int64_t>(expert, 0), shapes = integers->shapes](int64_t begin,
+                                                                                                     int64_t count) {
+        return integer_rows(row, shapes[matrix], matrix, tensor.first_col + begin, count);
       };
     const at::Tensor& whole = load(tensor.row);
     const auto& shape = tensor.spec.shape;

@@ -14,27 +14,35 @@ namespace {
 constexpr int64_t kRowsPerTask = 16;
 constexpr int64_t kBlockCols = 128;  // groups are 32, 128 or a whole row
 
-int values_per_word(const Format& format) { return format.code == Code::kInt4 ? 8 : 4; }
+int64_t pieces(int64_t count, int64_t of_piece) { return (count + of_piece - 1) / of_piece; }
 
-int64_t words(int64_t count, int64_t per_word) { return (count + per_word - 1) / per_word; }
+/// Words of 32 bits.
+int64_t words(int64_t count, int bits) { return pieces(count * bits, 32); }
 
 IntRange range_of(const Format& format) {
-  return format.code == Code::kInt4 ? IntRange{-8, 7, format.symmetric} : IntRange{-128, 127, format.symmetric};
+  const int half = 1 << (format.bits() - 1);
+  return {-half, half - 1, format.symmetric};
 }
 
-/// Puts q + half the range at place `index` of a run of words that lie `stride` words apart.
-void put(std::byte* run, int64_t index, int64_t stride, int per_word, int q) {
-  const int bits = 32 / per_word;
-  std::byte* at = run + index / per_word * stride * 4;
+void add_bits(std::byte* at, uint32_t bits) {
   uint32_t word;
   std::memcpy(&word, at, 4);
-  word |= static_cast<uint32_t>(q + (1 << (bits - 1))) << (index % per_word * bits);
+  word |= bits;
   std::memcpy(at, &word, 4);
+}
+
+/// Puts q + half the range at place `index` of a run of words that lie `stride` words apart; 3 bits may end in the
+/// next.
+void put(std::byte* run, int64_t index, int64_t stride, int bits, int q) {
+  const uint64_t value = static_cast<uint64_t>(q + (1 << (bits - 1))) << (index * bits % 32);
+  std::byte* at = run + index * bits / 32 * stride * 4;
+  add_bits(at, static_cast<uint32_t>(value));
+  if (value >> 32 != 0) add_bits(at + stride * 4, static_cast<uint32_t>(value >> 32));
 }
 
 }  // namespace
 
-int64_t words_per_row(const Format& format, int64_t cols) { return words(cols, values_per_word(format)); }
+int64_t words_per_row(const Format& format, int64_t cols) { return words(cols, format.bits()); }
 
 MatrixQuantiser::MatrixQuantiser(int64_t rows, int64_t cols, const Format& format, DType scale_dtype,
                                  std::span<const float> importance, at::Tensor factor)
@@ -65,7 +73,7 @@ bool MatrixQuantiser::add(const float* values, int64_t count, int64_t threads) {
   if (factor_.defined()) {
     sums = add_compensated(values, count, threads);
   } else {
-    parallel_for(words(count, kRowsPerTask), threads, [&](int64_t task) {
+    parallel_for(pieces(count, kRowsPerTask), threads, [&](int64_t task) {
       const int64_t end = std::min(count, (task + 1) * kRowsPerTask);
       for (int64_t r = task * kRowsPerTask; r < end; ++r)
         sums[static_cast<size_t>(r)] = quantise_row(values + r * cols_, next_ + r);
@@ -96,7 +104,7 @@ float MatrixQuantiser::store_value(int64_t row, int64_t col, float x, const Fit&
     return value * fit.scale;
   }
   const int q = quantise_int(x, fit, range_of(format_));
-  put(out, col, 1, values_per_word(format_), q);
+  put(out, col, 1, format_.bits(), q);
   return static_cast<float>(q - fit.zero) * fit.scale;
 }
 
@@ -125,7 +133,7 @@ std::vector<MatrixQuantiser::Sums> MatrixQuantiser::add_compensated(const float*
   for (int64_t begin = 0; begin < cols_; begin += kBlockCols) {
     const int64_t end = std::min(cols_, begin + kBlockCols);
     at::Tensor errors = at::empty({count, end - begin}, at::kFloat);
-    parallel_for(words(count, kRowsPerTask), threads, [&](int64_t task) {
+    parallel_for(pieces(count, kRowsPerTask), threads, [&](int64_t task) {
       for (int64_t r = task * kRowsPerTask; r < std::min(count, (task + 1) * kRowsPerTask); ++r) {
         float* w = left.data_ptr<float>() + r * cols_;
         float* error = errors.data_ptr<float>() + r * (end - begin);
@@ -162,11 +170,11 @@ void MatrixQuantiser::store_scale(int64_t index, float scale) {
 QuantisedMatrix MatrixQuantiser::finish() {
   PUNA_CHECK(next_ == rows_, "{} of {} rows", next_, rows_);
   if (!format_.symmetric) {
-    const int per_word = values_per_word(format_);
-    result_.zero_points.resize(static_cast<size_t>(words(rows_, per_word) * groups_ * 4));
+    result_.zero_points.resize(static_cast<size_t>(words(rows_, format_.bits()) * groups_ * 4));
     for (int64_t r = 0; r < rows_; ++r)
       for (int64_t g = 0; g < groups_; ++g)
-        put(result_.zero_points.data() + g * 4, r, groups_, per_word, zeros_[static_cast<size_t>(r * groups_ + g)]);
+        put(result_.zero_points.data() + g * 4, r, groups_, format_.bits(),
+            zeros_[static_cast<size_t>(r * groups_ + g)]);
   }
   return std::move(result_);
 }

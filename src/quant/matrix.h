@@ -16,9 +16,9 @@ namespace puna::quant {
 
 /// value[r, c] = (q[r, c] - zero[r, c / group]) * scale[r, c / group], in compressed-tensors' packing.
 struct QuantisedMatrix {
-  std::vector<std::byte> values;       // INT4, INT8: int32 words along the columns, low bits first; FP8: [rows, cols]
+  std::vector<std::byte> values;       // integers: int32 words along the columns, low bits first; FP8: [rows, cols]
   std::vector<std::byte> scales;       // [rows, groups] BF16 or F32
-  std::vector<std::byte> zero_points;  // int32 words along the rows [ceil(rows / 8), groups]; empty: symmetric
+  std::vector<std::byte> zero_points;  // int32 words along the rows [ceil(rows * bits / 32), groups]; empty: symmetric
   double squared_error = 0;            // sum over the elements, unweighted, with the scales as stored
   double squared_norm = 0;             // sum of the squares of the given values
 };

@@ -1,7 +1,11 @@
 #include "quant/plan.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <string_view>
+
+#include <fmt/ranges.h>
 
 #include "arch/names.h"
 #include "base/checked.h"
@@ -10,6 +14,8 @@
 
 namespace puna::quant {
 namespace {
+
+constexpr std::string_view kExperts = ".experts.";
 
 std::string without_weight(const std::string& name) {
   return name.ends_with(".weight") ? name.substr(0, name.size() - 7) : name;
@@ -41,12 +47,13 @@ std::vector<io::TensorSpec> stored_tensors(const std::string& module, int64_t ou
 
 class Planner {
  public:
-  Planner(const arch::Llama4Config& config, const Rules& rules, DType dense)
-      : config_(config), rules_(rules), dense_(dense) {
+  Planner(const arch::Llama4Config& config, const Rules& rules, DType dense, const RareExperts& rare)
+      : config_(config), rules_(rules), dense_(dense), rare_(rare) {
     plan_.rows = arch::parameter_table(config);
   }
 
   Plan make(int64_t max_shard_bytes) {
+    plan_.experts_differ = rare_.any();
     for (size_t i = 0; i < plan_.rows.size(); ++i) add_row(i);
     split(max_shard_bytes);
     return std::move(plan_);
@@ -65,7 +72,8 @@ class Planner {
     int64_t expert = -1, first_col = 0;
     for (const arch::StoredPart& part : forms[0]) {
       if (part.expert != expert) expert = part.expert, first_col = 0;
-      add_quantised(index, part, first_col, format);
+      const bool rare = rare_.has(row.layer, part.expert);
+      add_quantised(index, part, first_col, rare ? rare_.format : format);
       first_col += part.shape[0];
     }
   }
@@ -109,6 +117,7 @@ class Planner {
   const arch::Llama4Config& config_;
   const Rules& rules_;
   DType dense_;
+  const RareExperts& rare_;
   Plan plan_;
 };
 
@@ -129,6 +138,16 @@ std::string pattern_of(const std::string& module) {
   return pattern + "$";
 }
 
+/// Of the experts of a layer whose names begin with `prefix`.
+std::string pattern_of(const std::string& prefix, const std::set<int64_t>& experts) {
+  std::string pattern = "re:";
+  for (const char c : prefix) {
+    if (c == '.') pattern += '\\';
+    pattern += c;
+  }
+  return fmt::format("{}({})\\.", pattern, fmt::join(experts, "|"));
+}
+
 void add_once(Json& list, const std::string& text) {
   for (const Json& item : list)
     if (item == text) return;
@@ -136,7 +155,7 @@ void add_once(Json& list, const std::string& text) {
 }
 
 Json weights_json(const Format& format) {
-  return {{"num_bits", format.code == Code::kInt4 ? 4 : 8},
+  return {{"num_bits", format.code == Code::kFp8 ? 8 : format.bits()},
           {"type", format.code == Code::kFp8 ? "float" : "int"},
           {"symmetric", format.symmetric},
           {"strategy", format.group ? "group" : "channel"},
@@ -157,8 +176,9 @@ std::string Plan::shard_name(size_t shard) const {
 
 DType scale_dtype(DType dense) { return dense == DType::F32 ? DType::F32 : DType::BF16; }
 
-Plan make_plan(const arch::Llama4Config& config, const Rules& rules, DType dense, int64_t max_shard_bytes) {
-  return Planner(config, rules, dense).make(max_shard_bytes);
+Plan make_plan(const arch::Llama4Config& config, const Rules& rules, DType dense, int64_t max_shard_bytes,
+               const RareExperts& rare) {
+  return Planner(config, rules, dense, rare).make(max_shard_bytes);
 }
 
 Json quantization_config(const arch::Llama4Config& config, const Plan& plan) {
@@ -167,6 +187,7 @@ Json quantization_config(const arch::Llama4Config& config, const Plan& plan) {
     Format format;
     int64_t elements = 0;
     Json patterns = Json::array();
+    std::map<std::string, std::set<int64_t>> experts = {};  // by what their names begin with, where formats differ
   };
   std::vector<Group> groups;
   Json ignore = Json::array();
@@ -184,8 +205,13 @@ Json quantization_config(const arch::Llama4Config& config, const Plan& plan) {
     auto group = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.format == tensor.format; });
     if (group == groups.end()) group = groups.insert(groups.end(), Group{.format = tensor.format});
     group->elements += tensor.elements;
-    add_once(group->patterns, pattern_of(tensor.name));
+    if (tensor.expert >= 0 && plan.experts_differ)
+      group->experts[tensor.name.substr(0, tensor.name.find(kExperts) + kExperts.size())].insert(tensor.expert);
+    else
+      add_once(group->patterns, pattern_of(tensor.name));
   }
+  for (Group& group : groups)
+    for (const auto& [prefix, experts] : group.experts) group.patterns.push_back(pattern_of(prefix, experts));
   if (groups.empty()) return nullptr;
   std::stable_sort(groups.begin(), groups.end(),
                    [](const Group& a, const Group& b) { return a.elements < b.elements; });

@@ -9,6 +9,7 @@
 #include "arch/parameters.h"
 #include "base/json.h"
 #include "io/safetensors.h"
+#include "quant/rare.h"
 #include "quant/rules.h"
 
 namespace puna::quant {
@@ -32,13 +33,15 @@ struct Plan {
   std::vector<size_t> shard_begin;  // first tensor of each file, and one past the last
   std::vector<std::string> kept;    // modules that a rule would quantise, whose columns are no whole groups
   int64_t bytes = 0;
+  bool experts_differ = false;  // a layer's in their formats
 
   size_t num_shards() const { return shard_begin.size() - 1; }
   std::string shard_name(size_t shard) const;
 };
 
 /// `dense` is the type of kept tensors (BF16, F16 or F32); scales are F32 when it is F32, else BF16.
-Plan make_plan(const arch::Llama4Config& config, const Rules& rules, DType dense, int64_t max_shard_bytes);
+Plan make_plan(const arch::Llama4Config& config, const Rules& rules, DType dense, int64_t max_shard_bytes,
+               const RareExperts& rare = {});
 
 /// The type of the scales beside kept tensors of type `dense`.
 DType scale_dtype(DType dense);

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
 #include "checkpoint/model_source.h"
 #include "quant/calibration.h"
+#include "quant/rare.h"
 #include "quant/report.h"
 #include "quant/rules.h"
 
@@ -18,6 +20,7 @@ namespace puna::quant {
 
 struct QuantiseOptions {
   Rules rules;
+  std::optional<RareExperts> rare = {};  // measured first, without calibration; those whose error is too large are not
   int64_t threads = 1;
   int64_t max_shard_bytes = int64_t{2} << 30;  // as much work is lost when a run is killed
   const std::atomic<bool>* interrupt = nullptr;

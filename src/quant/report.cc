@@ -70,11 +70,13 @@ double TensorReport::relative_error() const { return squared_norm > 0 ? std::sqr
 Json QuantiseReport::json() const {
   int64_t bytes = 0, source_bytes = 0;
   for (const TensorReport& tensor : tensors) bytes += tensor.bytes, source_bytes += tensor.source_bytes;
-  return {{"source_bytes", source_bytes},
-          {"bytes", bytes},
-          {"kept", kept},
-          {"wider", wider},
-          {"tensors", reports_json(tensors)}};
+  Json json = {{"source_bytes", source_bytes},
+               {"bytes", bytes},
+               {"kept", kept},
+               {"wider", wider},
+               {"tensors", reports_json(tensors)}};
+  if (rare) json["rare_experts"] = rare->json();
+  return json;
 }
 
 std::string QuantiseReport::text() const {
@@ -107,7 +109,8 @@ std::string QuantiseReport::text() const {
     out += "\n";
   }
   return out +
-         fmt::format("{:<40} {:>12} {:>12}\n", "total", format_bytes(total.source_bytes), format_bytes(total.bytes));
+         fmt::format("{:<40} {:>12} {:>12}\n", "total", format_bytes(total.source_bytes), format_bytes(total.bytes)) +
+         (rare ? rare->text() : "");
 }
 
 }  // namespace puna::quant

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/json.h"
+#include "quant/rare.h"
 
 namespace puna::quant {
 
@@ -29,6 +31,7 @@ struct QuantiseReport {
   std::vector<std::string> kept;   // rows that a rule would quantise, whose columns are no whole groups
   std::vector<std::string> wider;  // tensors that are Q8_0, as their columns are no whole blocks of the rule's format
   size_t shards_found = 0;         // finished by an earlier run
+  std::optional<RareExperts> rare = {};
 
   Json json() const;
   /// A table by part, for people.

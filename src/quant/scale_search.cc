@@ -100,16 +100,22 @@ Fit fit_int(const float* x, const float* weight, int64_t count, const IntRange& 
   const float least = std::min(*low, 0.0f), most = std::max(*high, 0.0f), largest = std::max(-least, most);
   if (!(largest > kTiny)) return {};
   Search search(scale_dtype, [&](const Fit& fit) { return int_sums(x, weight, count, fit, range); });
-  constexpr int kSteps = 20;
+  // With 4 or 8 levels the best scale cuts off more, and either integer beside the exact zero may be better.
+  const bool few_levels = range.high - range.low < 15;
+  const int steps = few_levels ? 35 : 20;
   if (range.symmetric && -least >= most) search.try_scale(least / static_cast<float>(range.low), 0);
-  for (int i = 0; i <= kSteps && !search.exact(); ++i) {
+  for (int i = 0; i <= steps && !search.exact(); ++i) {
     const float ratio = 1 - 0.02f * static_cast<float>(i);
     search.try_scale(ratio * largest / static_cast<float>(range.high), 0);
     if (range.symmetric) continue;
     const float scale = ratio * (most - least) / static_cast<float>(range.high - range.low);
     if (!(scale > kTiny)) continue;
-    const float zero = rounded(static_cast<float>(range.low) - ratio * least / scale);
-    search.try_scale(scale, std::clamp(static_cast<int>(zero), range.low, range.high));
+    const float exact = static_cast<float>(range.low) - ratio * least / scale, zero = rounded(exact);
+    const auto try_zero = [&](float z) {
+      search.try_scale(scale, std::clamp(static_cast<int>(z), range.low, range.high));
+    };
+    try_zero(zero);
+    if (few_levels) try_zero(zero < exact ? zero + 1 : zero - 1);
   }
   return search.refined();
 }

@@ -10,7 +10,7 @@ namespace puna::quant {
 
 /// What integers a group may use; value = (q - zero) * scale.
 struct IntRange {
-  int low, high;  // -8 and 7, -128 and 127
+  int low, high;  // -2 and 1, -4 and 3, -8 and 7, -128 and 127
   bool symmetric;
 };
 

@@ -75,6 +75,23 @@ void RunState::add(const std::string& file, Json report) {
   io::write_file(dir_ / kStateName, json_.dump() + "\n");
 }
 
+std::map<std::string, double> RunState::errors() const {
+  const auto found = json_.find("errors");
+  if (found == json_.end()) return {};
+  std::map<std::string, double> errors;
+  for (const auto& [key, error] : found->items()) {
+    if (!error.is_number() || !(error.get<double>() >= 0))
+      fail(dir_.string(), "{} is damaged; remove the directory and begin anew", kStateName);
+    errors[key] = error.get<double>();
+  }
+  return errors;
+}
+
+void RunState::set_errors(const std::map<std::string, double>& errors) {
+  json_["errors"] = errors;
+  io::write_file(dir_ / kStateName, json_.dump() + "\n");
+}
+
 void RunState::remove() { fs::remove(dir_ / kStateName); }
 
 }  // namespace puna::quant::internal

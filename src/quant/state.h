@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 
 #include "base/json.h"
@@ -24,12 +25,16 @@ class RunState {
   /// bytes are not those that were written.
   Json finished(const std::string& file) const;
   void add(const std::string& file, Json report);
+  /// Errors of rare experts that are measured, by "layer.expert"; what an earlier run stored, first. Throws Error when
+  /// that is damaged.
+  std::map<std::string, double> errors() const;
+  void set_errors(const std::map<std::string, double>& errors);
   /// Removes the state: the model is complete.
   void remove();
 
  private:
   std::filesystem::path dir_;
-  Json json_;  // {"identity", "files": {name: {"hash", "report"}}}
+  Json json_;  // {"identity", "files": {name: {"hash", "report"}}, "errors"}
 };
 
 }  // namespace puna::quant::internal

@@ -233,7 +233,7 @@ TEST(Run, SkewedRoutingReachesTheStoreAndIsRefusedWhereItIsNotKnown) {
     return model::Model::load(*source, load);
   };
   const auto experts = std::ranges::find(source->rows(), arch::ParamKind::kRoutedExperts, &arch::ParamRow::kind);
-  const int64_t block = source->packed(*experts)->block_bytes;
+  const int64_t block = source->packed(*experts)->places[0].block_bytes;
   RunOptions options;
   options.cases = {{Case::Kind::kDecode, 0, 1}, {Case::Kind::kPrompt, 50, 1}};
   options.rounds = 2, options.steps = 100;

@@ -76,13 +76,13 @@ const arch::ParamRow& row_named(const ModelSource& model, const std::string& nam
 
 at::Tensor values_of_integers(const ModelSource& model, const arch::ParamRow& row) {
   const IntegerRow integers = model.integers(row).value();
-  const auto& [n, k, format] = integers.shape;
-  const int64_t width = format.channel_scales ? k : format.group, groups = (k + width - 1) / width;
-  const at::Tensor q = at::zeros({n, k}, at::kChar), scales = at::zeros({n, groups}, at::kFloat),
-                   zeros = at::zeros({n, groups}, at::kChar);
-  const auto spread = [&](const at::Tensor& t) { return t.repeat_interleave(width, 1).narrow(1, 0, k); };
   std::vector<at::Tensor> matrices;
-  for (int64_t i = 0; i < integers.num_matrices; ++i) {
+  for (int64_t i = 0; i < integers.shapes.count(); ++i) {
+    const auto& [n, k, format] = integers.shapes[i];
+    const int64_t width = format.channel_scales ? k : format.group, groups = (k + width - 1) / width;
+    const at::Tensor q = at::zeros({n, k}, at::kChar), scales = at::zeros({n, groups}, at::kFloat),
+                     zeros = at::zeros({n, groups}, at::kChar);
+    const auto spread = [width, k](const at::Tensor& t) { return t.repeat_interleave(width, 1).narrow(1, 0, k); };
     // In two reads, whose border lies within a stored tensor or between two.
     for (const auto& [begin, end] : {std::pair(int64_t{0}, n / 2), std::pair(n / 2, n)})
       model.read_integers(row, i, begin, end,

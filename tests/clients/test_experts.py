@@ -79,3 +79,26 @@ def test_a_profile_warms_the_cache_and_changes_no_text(packed, memory, tmp_path)
     profile.write_text('{"rows": [[1]]}')
     refused = puna("generate", "--model", packed, *ASK, "--memory", memory, "--expert-profile", profile)
     assert refused.returncode == 1 and "profile of this model" in refused.stderr
+
+
+def test_rare_experts_in_two_bits_give_the_same_text_from_disk_as_from_memory(packed, tmp_path):
+    text, profile = tmp_path / "notes.txt", tmp_path / "notes.experts.json"
+    text.write_text("How do I train a model? How do I quantise one? " * 20)
+    count = ["experts", "profile", "--model", packed, "--text", text, "--out", profile]
+    good(*count, "--memory", least(*count))
+    rows = json.loads(profile.read_text())["rows"]
+    rare = ["--rare-experts", "int2-g32-asym", "--expert-profile", profile, "--rare-max-error", 0.5]
+    report = json.loads(good("quantize", "--model", SHIPPED, "--to", "int4", "--out", tmp_path / "mixed", "--json", *rare))
+    rare = report["rare_experts"]["experts"]
+    assert len(rare) == sum(len(layer) // 2 for layer in rows) and {one["format"] for one in rare} == {"int2-g32-asym"}
+    assert all(0.1 < one["error"] < 0.5 for one in rare)
+    assert sum(one["rows"] for one in rare) < sum(map(sum, rows)) / 2
+    assert "INT2" in good("inspect", tmp_path / "mixed") and "INT4" in good("inspect", tmp_path / "mixed")
+    good("pack", "--model", tmp_path / "mixed", "--out", tmp_path / "packed")
+    size = lambda folder: (folder / "packed.safetensors").stat().st_size
+    assert size(tmp_path / "packed") < size(packed)
+    command = ["generate", "--model", tmp_path / "packed", *ASK]
+    plain, mapped, streamed = (json.loads(good(*one)) for one in (["generate", "--model", tmp_path / "mixed", *ASK], command,
+                                                                  [*command, "--memory", least(*command)]))
+    assert plain["tokens"] == mapped["tokens"] == streamed["tokens"] and len(plain["tokens"]) > 5
+    assert streamed["experts"]["bytes_read"] > 0

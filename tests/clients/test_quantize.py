@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -121,23 +122,31 @@ def test_a_model_comes_back_from_gguf_as_it_was(tmp_path):
     assert {k.removeprefix("language_model.") for k in before.keys() if k.startswith("language_model.")} == set(after.keys())
 
 
-@pytest.mark.parametrize("preset", ["int4", "int8", "fp8", "mixed"])
-def test_compressed_tensors_reads_the_same_weights(tmp_path, preset):
-    run("quantize", "--model", GOLDEN / "d_text", "--to", preset, "--out", tmp_path / "q")
+@pytest.mark.parametrize("preset,rare", [("int4", None), ("int8", None), ("fp8", None), ("mixed", None),
+                                         ("int4", "int2-g32-asym"), ("int4", "int3-g32"), ("int4", "int3-g32-asym")])
+def test_compressed_tensors_reads_the_same_weights(tmp_path, preset, rare):
+    (tmp_path / "profile.json").write_text(json.dumps({"rows": [[1, 4, 2, 3]] * 4}))
+    run("quantize", "--model", GOLDEN / "d_text", "--to", preset, "--out", tmp_path / "q",
+        *(["--rare-experts", rare, "--expert-profile", tmp_path / "profile.json", "--rare-max-error", 0.6] if rare else []))
     run("convert", "--model", tmp_path / "q", "--to", "hf", "--dtype", "fp32", "--out", tmp_path / "dense")
     stored, dense = (load_file(tmp_path / name / "model.safetensors") for name in ("q", "dense"))
     config = json.loads((tmp_path / "q" / "config.json").read_text())["quantization_config"]
     parsed = QuantizationConfig.model_validate(config)
     assert parsed.quant_method == "compressed-tensors" and parsed.config_groups
-    checked = 0
+    checked, bits_of = 0, {}
     for name, scale in stored.items():
         if not name.endswith(".weight_scale"):
             continue
         module = name.removesuffix(".weight_scale")
         if module + ".weight_packed" in stored:
             shape = torch.Size(stored[module + ".weight_shape"].tolist())
-            bits = 32 // (shape[1] // stored[module + ".weight_packed"].shape[1])
+            bits = 32 * stored[module + ".weight_packed"].shape[1] // shape[1]
+            bits_of[module] = bits
             values = packed.unpack_from_int32(stored[module + ".weight_packed"], bits, shape).float()
+            if module + ".weight_zero_point" in stored:
+                zeros = torch.Size([shape[0], scale.shape[1]])
+                values -= packed.unpack_from_int32(stored[module + ".weight_zero_point"], bits, zeros, packed_dim=0).float(
+                    ).repeat_interleave(shape[1] // scale.shape[1], 1)
         else:
             values = stored[module + ".weight"].float()
         weights = values * scale.float().repeat_interleave(values.shape[1] // scale.shape[1], 1)
@@ -151,6 +160,9 @@ def test_compressed_tensors_reads_the_same_weights(tmp_path, preset):
         assert torch.equal(weights, want), module
         checked += 1
     assert checked > 20
+    for module, bits in bits_of.items():
+        is_rare = rare and re.search(r"experts\.[02]\.", module)
+        assert bits == (int(rare[3]) if is_rare else 8 if preset == "int8" or preset == "mixed" and ".experts." not in module else 4)
 
 
 def test_a_killed_run_goes_on_to_the_same_files(tmp_path, texts):
@@ -185,6 +197,12 @@ def test_a_write_that_fails_is_told_and_leaves_no_model(tmp_path, arguments):
     (("--to", "int4", "--out", "x", "--text", "nowhere.txt"), "nowhere.txt"),
     (("--to", "int4", "--out", "x", "--calibrate", "nowhere.txt"), "nowhere.txt"),
     (("--to", "int4", "--out", "x", "--calibrate", "empty.txt"), "no tokens"),
+    (("--to", "int4", "--out", "x", "--rare-experts", "int2-g32"), "--expert-profile"),
+    (("--to", "int4", "--out", "x", "--rare-share", "0.5"), "--rare-experts"),
+    (("--to", "int4", "--out", "x", "--rare-experts", "int2-g32", "--expert-profile", "empty.txt"), "empty.txt"),
+    (("--to", "int4", "--out", "x", "--rare-experts", "int2-g23", "--expert-profile", SHIPPED / "config.json"), "int2-g32"),
+    (("--to", "int4", "--out", "x", "--rare-experts", "int2-g32", "--expert-profile", SHIPPED / "config.json"), "no profile"),
+    (("--to", "q4_0", "--format", "gguf", "--out", "x.gguf", "--rare-experts", "int2-g32", "--expert-profile", "empty.txt"), "GGUF"),
 ])
 def test_what_cannot_be_done_is_said_in_one_line_before_anything_is_written(tmp_path, arguments, part):
     (tmp_path / "empty.txt").write_text("")

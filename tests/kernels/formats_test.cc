@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "kernels/formats/floats.h"
 #include "kernels/formats/gguf_blocks.h"
-#include "kernels/formats/int4.h"
+#include "kernels/formats/packed_integers.h"
 
 namespace puna::kernels {
 namespace {
@@ -128,13 +128,33 @@ TEST_P(Int4, UnpacksWhatCompressedTensorsPacked) {
     const auto packed = fixture.array<uint8_t>(name + ".packed");
     const auto expected = fixture.array<int8_t>(name + ".values");
     const auto shape = fixture.shape(name + ".values"), words = fixture.shape(name + ".packed");
-    ASSERT_EQ(words[along_rows ? 0 : 1], int4_words(shape[along_rows ? 0 : 1]));
+    ASSERT_EQ(words[along_rows ? 0 : 1], packed_words(4, shape[along_rows ? 0 : 1]));
     std::vector<int8_t> q(expected.size(), 99);
     const auto* src = reinterpret_cast<const std::byte*>(packed.data());
-    along_rows ? unpack_int4_along_rows(src, shape[0], shape[1], q.data())
-               : unpack_int4(src, shape[0], shape[1], q.data());
+    if (along_rows) {
+      for (int64_t r = 0; r < shape[0]; ++r)
+        for (int64_t c = 0; c < shape[1]; ++c) q[r * shape[1] + c] = packed_integer(src + 4 * c, shape[1], 4, r);
+    } else {
+      unpack_integers(src, 4, shape[0], shape[1], q.data());
+    }
     EXPECT_EQ(q, expected) << name;
   }
+}
+
+// Bits 0 to 2 are the first value, 3 to 5 the next: the 11th lies in two words.
+TEST(PackedIntegers, OfThreeBitsFollowOneAnother) {
+  std::vector<int8_t> expected;
+  for (int i = 0; i < 45; ++i) expected.push_back(static_cast<int8_t>(i * i % 8 - 4));
+  ASSERT_EQ(packed_words(3, 45), 5);
+  EXPECT_EQ(packed_words(3, 32), 3);
+  EXPECT_EQ(packed_words(2, 17), 2);
+  std::vector<uint8_t> bytes(2 * 20 + 1);
+  for (size_t i = 0; i < 3 * expected.size(); ++i)
+    for (const size_t row : {0, 1})  // unaligned
+      bytes[1 + 20 * row + i / 8] |= static_cast<uint8_t>(((expected[i / 3] + 4) >> (i % 3) & 1) << (i % 8));
+  std::vector<int8_t> q(2 * 45, 99);
+  unpack_integers(reinterpret_cast<const std::byte*>(bytes.data() + 1), 3, 2, 45, q.data());
+  for (size_t i = 0; i < q.size(); ++i) EXPECT_EQ(q[i], expected[i % 45]) << i;
 }
 
 // 13: the last word is partly used.

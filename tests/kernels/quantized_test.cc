@@ -44,7 +44,7 @@ struct Case {
         of_row(row_layout(s.k)),
         packed(packed_layout(s).total_bytes) {
     std::mt19937 random(seed);
-    const int low = s.format.bits == 4 ? -8 : -128, high = -low - 1;
+    const int low = -(1 << (s.format.bits - 1)), high = -low - 1;
     const auto value = [&](int lowest, int highest, size_t i) {
       const bool down = fill == Fill::Lowest || (fill == Fill::Alternating && i % 3 == 0);
       return fill == Fill::Random ? std::uniform_int_distribution(lowest, highest)(random) : down ? lowest : highest;
@@ -103,7 +103,7 @@ std::vector<float> product(Case& c, Isa isa, const ParallelFor& parallel = seria
 
 std::vector<WeightFormat> formats() {
   std::vector<WeightFormat> all;
-  for (int bits : {4, 8}) {
+  for (int bits : {2, 3, 4, 8}) {
     for (int64_t group : {32, 128}) {
       for (bool channel : {false, true}) {
         for (bool zeros : {false, true}) all.push_back({bits, group, channel, zeros});
@@ -166,7 +166,7 @@ TEST(QuantizedMatmul, EveryShapeIsTheReferenceBitForBitAndCloseToExact) {
 }
 
 TEST(QuantizedMatmul, ARowIsTheSameInAnyBatchAndOnAnyThreads) {
-  for (int bits : {4, 8}) {
+  for (int bits : {3, 4, 8}) {
     // Wide enough that panels and tiles are cut into several work items.
     Case all({1040, 5120, {bits, 128, false, true}}, 131, Fill::Random, false, 7);
     for (Isa isa : available()) {
@@ -200,7 +200,10 @@ TEST(QuantizedMatmul, ARowIsTheSameInAnyBatchAndOnAnyThreads) {
 
 TEST(QuantizedMatmul, ExpertsTakeTheirRowsAndFactors) {
   const WeightShape shape = {37, 200, {4, 32, false, false}};
-  Case first(shape, 9, Fill::Random, false, 3), second(shape, 9, Fill::Random, false, 4);
+  // The experts' formats differ in all but the group.
+  const WeightFormat formats[] = {{2, 32, false, true}, {}, {4, 32, true, false}, {}};
+  Case first({37, 200, formats[0]}, 9, Fill::Random, false, 3),
+      second({37, 200, formats[2]}, 9, Fill::Random, false, 4);
   // An expert without rows may have no weights at all.
   const std::byte* weights[] = {first.packed.get(), nullptr, second.packed.get(), nullptr};
   const int64_t offsets[] = {0, 5, 5, 20, 20};
@@ -217,6 +220,7 @@ TEST(QuantizedMatmul, ExpertsTakeTheirRowsAndFactors) {
     std::vector<uint16_t> out(20 * stride, 0x1234);
     Aligned workspace(matmul_workspace_bytes(shape, 20));
     MatmulProblem problem = {.shape = shape,
+                             .formats = formats,
                              .num_experts = 4,
                              .weights = weights,
                              .offsets = offsets,
@@ -238,8 +242,27 @@ TEST(QuantizedMatmul, ExpertsTakeTheirRowsAndFactors) {
   }
 }
 
+TEST(QuantizedMatmul, ExpertsOfOtherGroupsAreABugOfTheCaller) {
+  const WeightShape shape = {16, 128, {4, 32, false, false}};
+  Case weight(shape, 1, Fill::Random, false, 3);
+  const WeightFormat formats[] = {{2, 128, false, false}};
+  const std::byte* weights[] = {weight.packed.get()};
+  const int64_t offsets[] = {0, 1};
+  std::vector<float> out(16);
+  Aligned workspace(matmul_workspace_bytes(shape, 1));
+  const MatmulProblem problem = {.shape = shape,
+                                 .formats = formats,
+                                 .num_experts = 1,
+                                 .weights = weights,
+                                 .offsets = offsets,
+                                 .x = weight.quantized(),
+                                 .out = out.data(),
+                                 .out_stride = 16};
+  EXPECT_THROW(matmul(problem, Isa::Reference, workspace.get(), serial), InternalError);
+}
+
 TEST(QuantizedMatmul, SeveralAtOnceAreEachAlone) {
-  Case a({37, 200, {4, 32, false, true}}, 3, Fill::Random, false, 8);
+  Case a({37, 200, {3, 32, false, true}}, 3, Fill::Random, false, 8);
   Case b({1040, 384, {8, 128, true, false}}, 21, Fill::Random, false, 9);
   Case* cases[] = {&a, &b};
   for (Isa isa : available()) {
@@ -385,6 +408,8 @@ TEST(PackWeights, RefusesWhatDoesNotFit) {
   EXPECT_THROW(pack({4, 32, false, true}, nullptr), InternalError);
   EXPECT_THROW(pack({4, 64, false, true}, zeros.data()), InternalError);
   EXPECT_THROW(pack({5, 32, false, true}, zeros.data()), InternalError);
+  EXPECT_THROW(pack({1, 32, false, true}, zeros.data()), InternalError);
+  EXPECT_THROW(pack({3, 32, false, true}, zeros.data()), InternalError) << "7 needs 4 bits";
   q[17] = 8;
   EXPECT_THROW(pack({4, 32, false, true}, zeros.data()), InternalError);
 }
@@ -410,6 +435,28 @@ TEST(PackWeights, PutsBytesWhereTheHeaderSays) {
   EXPECT_EQ(byte(tile + (0 * 16 + 1) * 4), 0x88);  // padding of N has the value 0
 }
 
+TEST(PackWeights, PutsTwoAndThreeBitsWhereTheHeaderSays) {
+  for (const int bits : {2, 3}) {
+    const int offset = 1 << (bits - 1);
+    const WeightShape shape = {16, 64, {bits, 32, false, false}};
+    std::vector<int8_t> q(16 * 64, static_cast<int8_t>(-offset));
+    std::vector<float> scales(16 * 2, 1.0f);
+    // Output 5: k 1 and 13 of the first 16; k 58 is the 26th of the second 32, the third of its quad.
+    q[5 * 64 + 1] = 0, q[5 * 64 + 13] = static_cast<int8_t>(offset - 1),
+               q[5 * 64 + 58] = static_cast<int8_t>(1 - offset);
+    Aligned packed(packed_layout(shape).total_bytes);
+    pack_weights(shape, q.data(), scales.data(), nullptr, packed.get());
+    const auto byte = [&](int64_t run, int64_t j) { return static_cast<int>(packed.get()[run * 64 + 5 * 4 + j]); };
+    EXPECT_EQ(byte(0, 1), (offset & 3) | 3 << 6);
+    EXPECT_EQ(byte(0, 0), 0);
+    EXPECT_EQ(byte(bits + 1, 2), 1 << 2);
+    if (bits == 3) {
+      EXPECT_EQ(byte(2, 1), 1 | 1 << 5);
+      EXPECT_EQ(byte(5, 2), 0);
+    }
+  }
+}
+
 TEST(PackedLayout, SizesAreThoseOfTheHeader) {
   const PackedLayout int4 = packed_layout({33, 200, {4, 32, false, true}});
   EXPECT_EQ(int4.tiles, 3);
@@ -419,6 +466,10 @@ TEST(PackedLayout, SizesAreThoseOfTheHeader) {
   EXPECT_EQ(int4.tile_bytes, 2176);  // 1792 + 224 + 112, to whole 64
   EXPECT_EQ(int4.total_bytes, 3 * 2176);
   EXPECT_EQ(packed_layout({16, 256, {8, 128, true, false}}).total_bytes, 256 * 16 + 64);
+  EXPECT_EQ(packed_layout({16, 256, {3, 32, false, true}}).total_bytes, 256 * 6 + 256 + 128);
+  WeightShapes mixed({16, 256, {8, 128, true, false}}, 3);
+  mixed.formats[1] = {2, 128, false, false};
+  EXPECT_EQ(packed_bytes(mixed), 2 * (256 * 16 + 64) + 256 * 4 + 64);
 }
 
 TEST(Isa, NamesAreRead) {

@@ -32,6 +32,40 @@ fs::path packed(const fs::path& dir, const fs::path& out) {
   return out;
 }
 
+/// A model whose experts have 4, 2 and 3 bits in turn: of each integer the upper bits are left.
+class MixedExperts final : public checkpoint::ModelSource {
+ public:
+  explicit MixedExperts(const fs::path& dir) : whole_(checkpoint::open_model(dir)) {
+    config_ = whole_->config(), rows_ = whole_->rows();
+  }
+  std::string format() const override { return "mixed"; }
+  int64_t stored_bytes() const override { return whole_->stored_bytes(); }
+  bool is_zero_copy(const arch::ParamRow&, at::ScalarType) const override { return false; }
+  at::Tensor load(const arch::ParamRow& row, at::ScalarType dtype) const override { return whole_->load(row, dtype); }
+  std::optional<checkpoint::IntegerRow> integers(const arch::ParamRow& row) const override {
+    auto integers = whole_->integers(row);
+    for (int64_t i = 0; integers && row.shape.size() == 3 && i < row.shape[0]; ++i)
+      integers->shapes.formats[static_cast<size_t>(i)].bits -= fewer(i);
+    return integers;
+  }
+  void read_integers(const arch::ParamRow& row, int64_t matrix, int64_t begin, int64_t end,
+                     const checkpoint::IntegerBlock& out) const override {
+    whole_->read_integers(row, matrix, begin, end, out);
+    if (row.shape.size() != 3) return;
+    const auto& [n, k, format] = whole_->integers(row)->shapes[matrix];
+    const int64_t groups = (end - begin) * (format.channel_scales ? 1 : kernels::packed_layout({n, k, format}).blocks);
+    std::for_each_n(out.q, (end - begin) * k, [&](int8_t& q) { q = static_cast<int8_t>(q >> fewer(matrix)); });
+    std::for_each_n(out.scales, groups, [&](float& scale) { scale *= static_cast<float>(1 << fewer(matrix)); });
+    if (out.zeros)
+      std::for_each_n(out.zeros, groups, [&](int8_t& zero) { zero = static_cast<int8_t>(zero >> fewer(matrix)); });
+  }
+
+ private:
+  static int fewer(int64_t matrix) { return matrix % 3 == 0 ? 0 : 3 - static_cast<int>(matrix % 3); }
+
+  std::unique_ptr<checkpoint::ModelSource> whole_;
+};
+
 std::unique_ptr<model::Model> load(const fs::path& dir, int64_t expert_bytes = 0, at::ScalarType dtype = at::kFloat) {
   return model::Model::load(*checkpoint::open_model(dir),
                             {.dtype = dtype, .device = at::kCPU, .expert_bytes = expert_bytes});
@@ -51,9 +85,11 @@ std::pair<int64_t, int64_t> expert_bytes(const fs::path& dir) {
   std::pair<int64_t, int64_t> bytes;
   for (const arch::ParamRow& row : source->rows()) {
     const checkpoint::PackedRow* packed = row.shape.size() == 3 ? source->packed(row) : nullptr;
-    if (packed == nullptr || packed->offset != 0) continue;
-    bytes.first = std::max(bytes.first, packed->block_bytes);
-    bytes.second += packed->block_bytes * std::ssize(packed->blocks);
+    if (packed == nullptr || packed->places[0].offset != 0) continue;
+    for (const auto& place : packed->places) {
+      bytes.first = std::max(bytes.first, place.block_bytes);
+      bytes.second += place.block_bytes;
+    }
   }
   return bytes;
 }
@@ -114,6 +150,26 @@ TEST(PackedFile, HoldsFloatsForBf16AndGivesTheirValuesInFp32) {
   }
 }
 
+TEST(PackedFile, ExpertsOfSeveralFormatsGiveTheSameBitsMappedAndStreamed) {
+  int mixed = 0;
+  for (const fs::path& dir : models()) {
+    const MixedExperts source(dir);
+    const TemporaryDirectory out;
+    const fs::path to = out.path() / "p";
+    checkpoint::write_packed(dir, source, to, 2, nullptr);
+    const auto [block, all] = expert_bytes(to);
+    if (block == 0) continue;
+    ++mixed;
+    const at::Tensor expected = logits_of(*model::Model::load(source, {.dtype = at::kFloat, .device = at::kCPU}), dir);
+    EXPECT_FALSE(expected.equal(logits_of(*load(dir), dir))) << dir;
+    EXPECT_TRUE(logits_of(*load(to), dir).equal(expected)) << dir;
+    for (const int64_t budget : {2 * block, 3 * block})
+      EXPECT_TRUE(logits_of(*load(to, budget), dir).equal(expected)) << dir << " " << budget;
+    EXPECT_THAT(checkpoint::open_model(to)->format(), HasSubstr("INT2"));
+  }
+  EXPECT_GT(mixed, 0);
+}
+
 TEST(PackedFile, AFileCutWhileItIsInUseIsAnErrorAndNoAnswer) {
   for (const fs::path& dir : models()) {
     const TemporaryDirectory out;
@@ -170,6 +226,32 @@ TEST(PackedFile, ThatAreDamagedOrOfAnotherModelAreRefused) {
                 m["rows"].replace(at, 8, "\"bits\":5");
               }),
               HasSubstr("5 bits in groups"));
+  const auto with_formats = [&](auto change) {
+    return with([&](auto& metadata, auto&) {
+      Json rows = parse_json(metadata["rows"], "rows");
+      for (auto& [name, formats] : rows.items())
+        if (name.find(".experts.") != name.npos) change(formats);
+      metadata["rows"] = rows.dump();
+    });
+  };
+  EXPECT_THAT(with_formats([](Json& formats) { formats["bits"] = 3; }), HasSubstr("bytes at"));
+  EXPECT_THAT(with_formats([](Json& formats) {
+                formats = {formats, formats, formats, formats, formats};
+              }),
+              HasSubstr("has 5 formats for"));
+  EXPECT_THAT(with_formats([](Json& formats) { formats = Json::array(); }), HasSubstr("lack a format"));
+  const size_t experts = static_cast<size_t>(checkpoint::open_model(good)->config().text.num_local_experts);
+  EXPECT_EQ(with_formats([&](Json& formats) { formats = Json(experts, formats); }), "");
+  EXPECT_THAT(with_formats([&](Json& formats) {
+                formats = Json(experts, formats);
+                formats[1]["bits"] = 2;
+              }),
+              HasSubstr("bytes at"));
+  EXPECT_THAT(with_formats([&](Json& formats) {
+                formats = Json(experts, formats);
+                formats[1]["group"] = formats[1]["group"] == 32 ? 128 : 32;
+              }),
+              HasSubstr("take other rows"));
   EXPECT_THAT(with([](auto& m, auto&) {
                 m["rows"].insert(1,
                                  "\"model.none\":{\"bits\":4,\"group\":32,\"channel_scales\":false,\"zeros\":false},");

@@ -31,14 +31,14 @@ struct Both {
 
 Both random_floats(int64_t experts, int64_t out, int64_t in, const WeightFormat& format) {
   const int64_t matrices = std::max<int64_t>(experts, 1);
-  const auto packed = std::make_shared<PackedWeight>(kernels::WeightShape{out, in, format}, experts > 0, matrices);
+  const auto packed = std::make_shared<PackedWeight>(kernels::WeightShapes({out, in, format}, matrices), experts > 0);
   const bool e4m3 = format.bits == 8;
   std::vector<at::Tensor> values;
   for (int64_t i = 0; i < matrices; ++i) {
     const at::Tensor bits = (at::randn({out, in}) * (e4m3 ? 1 : 0.1)).to(e4m3 ? at::kFloat8_e4m3fn : at::kBFloat16);
     const at::Tensor scales = e4m3 ? at::rand({out, 1}) * 0.2 : at::ones({out, 1});
-    kernels::pack_floats(packed->shape, bits.const_data_ptr(), in, 1, e4m3 ? scales.const_data_ptr<float>() : nullptr,
-                         packed->at(i));
+    kernels::pack_floats(packed->shapes[i], bits.const_data_ptr(), in, 1,
+                         e4m3 ? scales.const_data_ptr<float>() : nullptr, packed->at(i));
     const at::Tensor dense = bits.to(at::kFloat).to(at::kDouble) * scales.to(at::kDouble);
     values.push_back(experts > 0 ? dense.t() : dense);
   }
@@ -49,7 +49,7 @@ Both random_weight(int64_t experts, int64_t out, int64_t in, const WeightFormat&
   if (format.floats) return random_floats(experts, out, in, format);
   const int64_t matrices = std::max<int64_t>(experts, 1), width = format.channel_scales ? in : format.group;
   const int64_t groups = (in + width - 1) / width, low = format.bits == 4 ? -8 : -128;
-  const auto packed = std::make_shared<PackedWeight>(kernels::WeightShape{out, in, format}, experts > 0, matrices);
+  const auto packed = std::make_shared<PackedWeight>(kernels::WeightShapes({out, in, format}, matrices), experts > 0);
   std::vector<at::Tensor> values;
   const auto spread = [&](const at::Tensor& t) {
     return t.to(at::kDouble).repeat_interleave(width, 1).narrow(1, 0, in);
@@ -59,7 +59,7 @@ Both random_weight(int64_t experts, int64_t out, int64_t in, const WeightFormat&
     const at::Tensor zeros =
         format.zeros ? at::randint(low / 2, -low / 2, {out, groups}, at::kChar) : at::zeros({out, groups}, at::kChar);
     const at::Tensor scales = at::randint(128, 256, {out, groups}, at::kFloat) / (format.bits == 4 ? 8192 : 131072);
-    kernels::pack_weights(packed->shape, q.const_data_ptr<int8_t>(), scales.const_data_ptr<float>(),
+    kernels::pack_weights(packed->shapes[i], q.const_data_ptr<int8_t>(), scales.const_data_ptr<float>(),
                           format.zeros ? zeros.const_data_ptr<int8_t>() : nullptr, packed->at(i));
     const at::Tensor dense = (q.to(at::kDouble) - spread(zeros)) * spread(scales);
     values.push_back(experts > 0 ? dense.t() : dense);

@@ -15,8 +15,8 @@
 namespace puna::quant {
 namespace {
 
-const char* const kNames[] = {"int4-g32", "int4-g128", "int4-g32-asym", "int4-g128-asym",
-                              "int8",     "int8-g32",  "int8-g128",     "fp8"};
+const char* const kNames[] = {"int2-g32",      "int2-g128-asym", "int3-g128", "int3-g32-asym", "int4-g32",  "int4-g128",
+                              "int4-g32-asym", "int4-g128-asym", "int8",      "int8-g32",      "int8-g128", "fp8"};
 
 // Heavy tails, some outliers, one row of zeros, one of tiny and one of one-sided values.
 std::vector<float> weights(int64_t rows, int64_t cols, uint64_t seed = 1) {
@@ -47,9 +47,11 @@ std::vector<float> read_back(const QuantisedMatrix& q, int64_t rows, int64_t col
                              DType scale_dtype) {
   using checkpoint::Coding;
   const bool fp8 = format.code == Code::kFp8;
-  checkpoint::Quantised stored{.coding = fp8                          ? Coding::kFp8E4M3
-                                         : format.code == Code::kInt4 ? Coding::kPacked4
-                                                                      : Coding::kPacked8,
+  checkpoint::Quantised stored{.coding = fp8                  ? Coding::kFp8E4M3
+                                         : format.bits() == 2 ? Coding::kPacked2
+                                         : format.bits() == 3 ? Coding::kPacked3
+                                         : format.bits() == 4 ? Coding::kPacked4
+                                                              : Coding::kPacked8,
                                .values = q.values,
                                .row_bytes = fp8 ? cols : words_per_row(format, cols) * 4,
                                .scales = q.scales,
@@ -83,7 +85,7 @@ TEST(Quantise, TheStoredReadersGiveWhatTheReportedErrorSays) {
       const double error = squared_error(read_back(q, kRows, kCols, format, scales), w);
       EXPECT_NEAR(error, q.squared_error, 1e-5 * q.squared_error);
       EXPECT_NEAR(norm, q.squared_norm, 1e-9 * norm);
-      const double bound = format.code == Code::kInt4 ? 0.13 : format.code == Code::kFp8 ? 0.03 : 0.015;
+      const double bound = format.code == Code::kFp8 ? 0.03 : format.bits() == 8 ? 0.015 : 2.4 / (1 << format.bits());
       EXPECT_LT(std::sqrt(error / norm), bound);
     }
   }
@@ -115,6 +117,10 @@ TEST(Quantise, SearchedScalesBeatTheLargestValueAndZeroPointsBeatNone) {
   EXPECT_LE(quantise(w, kRows, {Code::kInt8}).squared_error, largest_value_error(w, kCols, 127));
   EXPECT_LT(g32, g128);
   EXPECT_LT(quantise(w, kRows, {Code::kInt4, 32, false}).squared_error, g32);
+  const double two = quantise(w, kRows, {Code::kInt2, 32}).squared_error;
+  EXPECT_LT(two, 0.6 * largest_value_error(w, 32, 1));
+  EXPECT_LT(quantise(w, kRows, {Code::kInt2, 32, false}).squared_error, 0.9 * two);
+  EXPECT_LT(quantise(w, kRows, {Code::kInt3, 32}).squared_error, 0.8 * largest_value_error(w, 32, 3));
 }
 
 TEST(Quantise, ImportantColumnsAreKeptMoreExactly) {

@@ -25,14 +25,19 @@ constexpr int64_t kSerialRows = 16;              // that few rows are interleave
 constexpr int kMostRows = 16;
 
 struct Panel {
+  int64_t expert;
   int64_t first;  // routed row
   int rows;
 };
 
+WeightShape shape_of(const MatmulProblem& p, int64_t expert) {
+  return {p.shape.n, p.shape.k, p.formats ? p.formats[expert] : p.shape.format};
+}
+
 /// A problem with its part of the workspace.
 struct Job {
   const MatmulProblem& problem;
-  PackedLayout layout;
+  PackedLayout layout;  // of rows, the same for all experts
   std::byte* workspace;
   std::vector<Panel> panels;
   std::vector<int64_t> first_of_expert;  // panels, and their number
@@ -82,9 +87,10 @@ void fill_float_panel(const MatmulProblem& p, const PackedLayout& layout, const 
 void fill_panel(const MatmulProblem& p, const PackedLayout& layout, const Panel& panel, std::byte* workspace) {
   if (p.shape.format.floats) return fill_float_panel(p, layout, panel, workspace);
   const PanelBytes bytes(workspace, layout, panel);
-  const int offset = p.shape.format.zeros ? 1 : p.shape.format.bits == 4 ? 8 : 128;
+  const WeightFormat format = shape_of(p, panel.expert).format;
+  const int offset = format.zeros ? 1 : 1 << (format.bits - 1);
   const RowLayout of_row = row_layout(p.shape.k);
-  const int64_t sums_per_block = p.shape.format.group / kRowSum;
+  const int64_t sums_per_block = format.group / kRowSum;
   for (int i = 0; i < panel.rows; ++i) {
     const int64_t row = p.row_index ? p.row_index[panel.first + i] : panel.first + i;
     const int8_t* from = p.x.q + row * of_row.values;
@@ -107,19 +113,23 @@ void cut_panels(Job& job, int most_rows) {
     PUNA_CHECK(p.offsets[e] <= p.offsets[e + 1], "offsets fall after expert {}", e);
     for (int64_t row = p.offsets[e]; row < p.offsets[e + 1]; row += job.panels.back().rows) {
       const int64_t left = p.offsets[e + 1] - row, count = (left + most_rows - 1) / most_rows;
-      job.panels.push_back({row, static_cast<int>((left + count - 1) / count)});
+      job.panels.push_back({e, row, static_cast<int>((left + count - 1) / count)});
     }
   }
   job.first_of_expert.push_back(static_cast<int64_t>(job.panels.size()));
 }
 
 void cut_items(const Job& job, std::vector<Item>& items) {
-  const PackedLayout& layout = job.layout;
   const std::vector<Panel>& panels = job.panels;
-  const int64_t span_rows = std::max<int64_t>(1, kPanelSpanBytes / layout.row_bytes);
-  const int64_t span_tiles = std::max<int64_t>(1, kTileSpanBytes / layout.tile_bytes);
+  const int64_t span_rows = std::max<int64_t>(1, kPanelSpanBytes / job.layout.row_bytes);
   for (int64_t e = 0; e < job.problem.num_experts; ++e) {
     const int64_t last_panel = job.first_of_expert[e + 1];
+    if (job.first_of_expert[e] == last_panel) continue;
+    const WeightShape shape = shape_of(job.problem, e);
+    PUNA_CHECK(shape.format.takes_rows_of(job.problem.shape.format), "expert {} takes other rows: groups of {}", e,
+               shape.format.group);
+    const PackedLayout layout = packed_layout(shape);
+    const int64_t span_tiles = std::max<int64_t>(1, kTileSpanBytes / layout.tile_bytes);
     for (int64_t first = job.first_of_expert[e], end; first < last_panel; first = end) {
       const int64_t last_row = panels[first].first + span_rows;
       for (end = first + 1; end < last_panel && panels[end].first + panels[end].rows <= last_row;) ++end;
@@ -166,9 +176,10 @@ void store(const MatmulProblem& p, const Panel& panel, int64_t first_output, con
 
 void run_float_item(const Item& item, const FloatTileKernels& kernels) {
   const MatmulProblem& p = item.job->problem;
-  const PackedLayout& layout = item.job->layout;
+  const WeightShape shape = shape_of(p, item.expert);
+  const PackedLayout layout = packed_layout(shape);
   alignas(64) float values[kMostRows * kTileOutputs];
-  const bool e4m3 = p.shape.format.bits == 8;
+  const bool e4m3 = shape.format.bits == 8;
   for (int64_t t = item.first_tile; t < item.end_tile; ++t) {
     const std::byte* tile = p.weights[item.expert] + t * layout.tile_bytes;
     FloatTileProblem problem = {.padded_k = layout.padded_k, .weights = tile, .scales = nullptr, .x = nullptr};
@@ -182,18 +193,33 @@ void run_float_item(const Item& item, const FloatTileKernels& kernels) {
   }
 }
 
+/// The quants of a tile in 4 or 8 bits, until the thread's next call.
+const uint8_t* wide_quants(const WeightFormat& format, const PackedLayout& layout, const std::byte* tile,
+                           const TileKernels& kernels) {
+  const auto* quants = reinterpret_cast<const uint8_t*>(tile);
+  if (format.bits >= 4) return quants;
+  struct alignas(kPackedAlignment) Line {
+    uint8_t bytes[kPackedAlignment];
+  };
+  thread_local std::vector<Line> nibbles;
+  nibbles.resize(static_cast<size_t>(layout.padded_k * kTileOutputs / 2 / kPackedAlignment));
+  kernels.widen(format.bits, layout.padded_k, quants, nibbles.front().bytes);
+  return nibbles.front().bytes;
+}
+
 void run_item(const Item& item, const TileKernels& kernels) {
   const MatmulProblem& p = item.job->problem;
-  const PackedLayout& layout = item.job->layout;
+  const WeightShape shape = shape_of(p, item.expert);
+  const WeightFormat& format = shape.format;
+  const PackedLayout layout = packed_layout(shape);
   alignas(64) float values[kMostRows * kTileOutputs];
-  const WeightFormat& format = p.shape.format;
   for (int64_t t = item.first_tile; t < item.end_tile; ++t) {
     const std::byte* tile = p.weights[item.expert] + t * layout.tile_bytes;
     const std::byte* scales = tile + layout.scales_offset;
     TileProblem problem = {};
     problem.blocks = layout.blocks;
     problem.group = format.group;
-    problem.quants = reinterpret_cast<const uint8_t*>(tile);
+    problem.quants = wide_quants(format, layout, tile, kernels);
     if (format.channel_scales) {
       problem.channel_scales = reinterpret_cast<const float*>(scales);
     } else {
@@ -207,7 +233,7 @@ void run_item(const Item& item, const TileKernels& kernels) {
       problem.x = bytes.x;
       problem.row_scales = bytes.scales;
       problem.dot_starts = bytes.dot_starts;
-      kernels.tile(format.bits, panel.rows, problem, values);
+      kernels.tile(std::max(format.bits, 4), panel.rows, problem, values);
       store(p, panel, t * kTileOutputs, values);
     }
   }

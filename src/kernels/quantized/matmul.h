@@ -1,6 +1,6 @@
-// Matrix products of INT4 or INT8 weights with rows quantised to INT8: dots in INT32, sums over groups in FP32; and of
-// BF16 or E4M3 weights with rows of BF16: sums in FP32 (float_tile.h).
-// One layout of weights serves every instruction set, so that a packed file is good on any machine.
+// Matrix products of INT2, INT3, INT4 or INT8 weights with rows of INT8: dots in INT32, sums over groups in FP32; and
+// of BF16 or E4M3 weights with rows of BF16: sums in FP32 (float_tile.h). One layout of weights serves every
+// instruction set, so that a packed file is good on any machine.
 //
 // A row's result is the same bits whatever the batch and the number of threads. Each output is computed by one work
 // item over all of K; of integers its dots are exact, and their products with the scales are added in the order of K,
@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace puna::kernels {
 
@@ -34,7 +35,7 @@ Isa chosen_isa();
 
 /// weight[n, k] = scale * (q - zero), with one scale (and zero) per row or per group of a row.
 struct WeightFormat {
-  int bits = 4;                 // 4: q from -8 to 7; 8: q from -128 to 127
+  int bits = 4;                 // 2, 3, 4 or 8: q from -2^(bits - 1) to 2^(bits - 1) - 1
   int64_t group = 128;          // 32 or 128: of the weights' scales and zeros; of dots alone with channel_scales
   bool channel_scales = false;  // one FP32 scale for each of N; else one BF16 scale for each of N and group
   bool zeros = false;           // zero points, of the range of q; else 0
@@ -42,6 +43,8 @@ struct WeightFormat {
 
   static constexpr WeightFormat bf16() { return {.bits = 16, .floats = true}; }
   static constexpr WeightFormat e4m3() { return {.bits = 8, .channel_scales = true, .floats = true}; }
+  /// Whether both are multiplied by rows laid out alike: of BF16, or of INT8 with sums of the same groups.
+  bool takes_rows_of(const WeightFormat& other) const { return floats == other.floats && group == other.group; }
   bool operator==(const WeightFormat&) const = default;
 };
 
@@ -50,11 +53,28 @@ struct WeightShape {
   WeightFormat format;
 };
 
+/// Matrices of one size, such as the experts of a layer. Their formats may differ, but all take the same rows.
+struct WeightShapes {
+  int64_t n = 0, k = 0;
+  std::vector<WeightFormat> formats = {};  // of each matrix
+
+  WeightShapes() = default;
+  WeightShapes(const WeightShape& each, int64_t count)
+      : n(each.n), k(each.k), formats(static_cast<size_t>(count), each.format) {}
+  int64_t count() const { return static_cast<int64_t>(formats.size()); }
+  bool floats() const { return formats.front().floats; }
+  WeightShape operator[](int64_t i) const { return {n, k, formats[static_cast<size_t>(i)]}; }
+};
+
 /// The packed form: tiles of 16 outputs one after another, each tile_bytes (a multiple of 64) long:
-///   quants  [blocks, group / 4 / s, 16, 4] bytes of q + 8 or q + 128, a block being a group of K; 8 bits: s = 1, byte
-///           [b, i, n, j] is k = b * group + 4 i + j; 4 bits: s = 2, low nibble k = b * group + 8 i + j, high k + 4
-///   scales  [blocks, 16] BF16, or [16] FP32 with channel_scales; at scales_offset
-///   zeros   [blocks, 16] bytes of zero + 8 or zero + 128, when there are; at zeros_offset
+///   quants  bytes of q + 2^(bits - 1), [padded_k / 32, bits * 64] in order of K; the 64 are [16, 4]: output n, byte j
+///           8 bits: byte [i, n, j] is k = 4 i + j
+///           4 bits: of byte [i, n, j] the low nibble is k = 8 i + j, the high one k + 4
+///           2 bits: of byte [i, n, j] bits 0, 4, 2 and 6 begin k = 16 i + j, k + 4, k + 8 and k + 12
+///           3 bits: for 32 of K two of the 64 with the low two bits of each, as above, then one with the third bits:
+///                   of byte [n, j] bits 0, 4, 1, 5, 2, 6, 3 and 7 are k = j, j + 4, ..., j + 28
+///   scales  [blocks, 16] BF16, or [16] FP32 with channel_scales; at scales_offset; a block is a group of K
+///   zeros   [blocks, 16] bytes of zero + 2^(bits - 1), when there are; at zeros_offset
 /// K is padded to whole groups by weights of value 0, N to whole tiles by rows of scale 0. Of floats:
 ///   values  BF16 [padded_k / 2, 16, 2]; E4M3 [padded_k / 4, 4, 2, 4, 2], of which byte [i, o, p, n, j] is
 ///           k = 4 i + 2 p + j of output 4 o + n; K is padded to a multiple of 4, N to whole tiles, both by zeros
@@ -70,6 +90,8 @@ inline constexpr int64_t kTileOutputs = 16;
 inline constexpr int64_t kPackedAlignment = 64;  // of packed weights and of workspaces, in bytes
 
 PackedLayout packed_layout(const WeightShape& shape);
+/// Bytes of all of them.
+int64_t packed_bytes(const WeightShapes& shapes);
 
 /// q int8 [n, k], or E4M3 bits; scales [n, groups], rounded to BF16 unless channel_scales; zeros int8 [n, groups] or
 /// null; groups is ceil(k / group), or 1 with channel_scales. packed: total_bytes, aligned. Values out of range are an
@@ -123,9 +145,10 @@ void swiglu_rows(const float* gate, const float* up, int64_t stride, int64_t k, 
 /// factor_r * sum over k of x[row_r, k] * weight[n, k]. Experts without rows cost nothing, nor are their weights read.
 struct MatmulProblem {
   WeightShape shape;
-  int64_t num_experts;              // E
-  const std::byte* const* weights;  // [E] packed
-  const int64_t* offsets;           // [E + 1] rising from 0: expert e has rows offsets[e] to offsets[e + 1]
+  const WeightFormat* formats = nullptr;  // [E] of each expert's weights, that take shape's rows; null: shape's
+  int64_t num_experts;                    // E
+  const std::byte* const* weights;        // [E] packed
+  const int64_t* offsets;                 // [E + 1] rising from 0: expert e has rows offsets[e] to offsets[e + 1]
   QuantizedRows x;
   const uint16_t* x_bf16 = nullptr;    // [rows, k], where the format has floats
   const int32_t* row_index = nullptr;  // [offsets[E]] row_r; null: r

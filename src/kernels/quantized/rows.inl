@@ -1,4 +1,4 @@
-// Quantisation of rows, compiled once for each instruction set. Functions of the headers are not used: an inline copy
+// Quantisation of rows and widening of weights, compiled once for each instruction set. Functions of the headers are not used: an inline copy
 // made here may be the one that the linker keeps for all, with instructions that not every CPU has.
 #include <cstdint>
 #include <cstring>
@@ -108,6 +108,27 @@ void swiglu_bf16(const float* gate, const float* up, int64_t stride, int64_t k, 
       out[m * k + c] = static_cast<uint16_t>(rounded >> 16);
     }
   }
+}
+
+/// As TileKernels::widen. A byte of 2-bit quants is two bytes of nibbles, each with two of its quants.
+template <bool kThirdBits>
+void widen_quants(int64_t padded_k, const uint8_t* __restrict from, uint8_t* __restrict to) {
+  constexpr int kRun = 64;
+  for (int64_t k = 0; k < padded_k; k += 32, from += (kThirdBits ? 3 : 2) * kRun, to += 4 * kRun) {
+    for (int i = 0; i < kRun; ++i) {
+      uint8_t nibbles[4] = {static_cast<uint8_t>(from[i] & 0x33), static_cast<uint8_t>(from[i] >> 2 & 0x33),
+                            static_cast<uint8_t>(from[kRun + i] & 0x33),
+                            static_cast<uint8_t>(from[kRun + i] >> 2 & 0x33)};
+      for (int pair = 0; pair < 4; ++pair) {
+        if (kThirdBits) nibbles[pair] |= static_cast<uint8_t>((from[2 * kRun + i] >> pair & 0x11) << 2);
+        to[pair * kRun + i] = nibbles[pair];
+      }
+    }
+  }
+}
+
+void widen(int bits, int64_t padded_k, const uint8_t* quants, uint8_t* nibbles) {
+  bits == 3 ? widen_quants<true>(padded_k, quants, nibbles) : widen_quants<false>(padded_k, quants, nibbles);
 }
 
 }  // namespace

@@ -124,7 +124,8 @@ int64_t dots(int64_t rounds) {
   return rounds * 8 * 32 * 2;
 }
 
-constexpr TileKernels kKernels = {4, tile, dots, quantize<float>, quantize<uint16_t>, quantize_swiglu, swiglu_bf16};
+constexpr TileKernels kKernels = {4,          tile, dots, widen, quantize<float>, quantize<uint16_t>, quantize_swiglu,
+                                  swiglu_bf16};
 
 }  // namespace
 

@@ -148,7 +148,7 @@ int64_t dots(int64_t rounds) {
   return rounds * 12 * 64 * 2;
 }
 
-constexpr TileKernels kKernels = {kMostRows,       tile,       dots, quantize<float>, quantize<uint16_t>,
+constexpr TileKernels kKernels = {kMostRows,       tile,       dots, widen, quantize<float>, quantize<uint16_t>,
                                   quantize_swiglu, swiglu_bf16};
 
 }  // namespace
