@@ -22,6 +22,15 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+/// "lr" of "learning_rate".
+bool abbreviates(std::string_view name, std::string_view words) {
+  std::string initials;
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (i == 0 || words[i - 1] == '_' || words[i - 1] == '-') initials += words[i];
+  }
+  return initials.size() > 1 && initials == name;
+}
+
 }  // namespace
 
 std::string nearest_name(std::string_view name, std::span<const std::string> candidates) {
@@ -30,6 +39,7 @@ std::string nearest_name(std::string_view name, std::span<const std::string> can
   for (const std::string& candidate : candidates) {
     const size_t distance = edit_distance(name, candidate);
     if (distance < best_distance) best = candidate, best_distance = distance;
+    if (abbreviates(name, candidate)) return candidate;
   }
   return best;
 }

@@ -17,8 +17,9 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr int64_t kMostRows = 8192;  // of one block: enough for full-speed products
-constexpr int64_t kGrain = 8;        // rows a thread takes at least
+constexpr int64_t kMostRows = 8192;                // of one block: enough for full-speed products
+constexpr int64_t kWideBytes = int64_t{32} << 20;  // of a block's rows, and of its columns, widened
+constexpr int64_t kGrain = 8;                      // rows a thread takes at least
 
 at::ScalarType wide_type(const at::Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
 
@@ -32,10 +33,12 @@ struct Blocks {
 };
 
 Blocks blocks_of(int64_t T, int64_t V, const at::Tensor& x, int64_t buffer_bytes) {
-  const int64_t bytes = x.scalar_type() == at::kDouble ? 8 : 4;
-  const int64_t elements = std::max<int64_t>(buffer_bytes / bytes, 1), rows = std::clamp<int64_t>(T, 1, kMostRows);
+  const int64_t bytes = x.scalar_type() == at::kDouble ? 8 : 4, D = std::max<int64_t>(x.size(1), 1);
+  const int64_t elements = std::max<int64_t>(buffer_bytes / bytes, 1);
   if (elements / V >= T) return {std::max<int64_t>(T, 1), V};
-  return {rows, std::clamp<int64_t>(elements / rows, 1, V)};
+  const int64_t most = std::max<int64_t>(kWideBytes / (bytes * D), 256);
+  const int64_t rows = std::clamp<int64_t>(T, 1, std::min(kMostRows, most));
+  return {rows, std::clamp<int64_t>(elements / rows, 1, std::min(V, most))};
 }
 
 // Logits of a block: sum of xs[i] ws[i]^T, one product for the head and one for each adapter.
@@ -154,16 +157,14 @@ class LinearLogProbs : public torch::autograd::Function<LinearLogProbs> {
         g.scalar_type() == at::kDouble ? to_gradients<double>(g, t, row, coefficients)
                                        : to_gradients<float>(g, t, row, coefficients);
         for (int64_t i = 0; i < half; ++i) {
-          if (result[i].defined())
-            result[i].narrow(0, row, rows).add_(at::mm(g, widened(ws[i].narrow(0, column, columns))));
+          if (result[i].defined()) result[i].narrow(0, row, rows).addmm_(g, widened(ws[i].narrow(0, column, columns)));
           if (!result[half + i].defined()) continue;
           const at::Tensor x = widened(xs[i].narrow(0, row, rows));
           const at::Tensor into = result[half + i].narrow(0, column, columns);
           if (rows == T && into.scalar_type() == g.scalar_type()) {
             at::mm_out(const_cast<at::Tensor&>(into), g.t(), x);
           } else {
-            const at::Tensor product = at::mm(g.t(), x);
-            sums[i] = sums[i].defined() ? sums[i].add_(product) : product;
+            sums[i] = sums[i].defined() ? sums[i].addmm_(g.t(), x) : at::mm(g.t(), x);
           }
         }
       }

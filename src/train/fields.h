@@ -35,7 +35,8 @@ class FieldReader {
       require(json.is_boolean(), key, "true or false");
       value = json.get<bool>();
     } else if constexpr (std::is_integral_v<T>) {
-      require(json.is_number_integer() && (json.is_number_unsigned() || std::is_signed_v<T>), key, "a whole number");
+      require(json.is_number_integer() && (json.is_number_unsigned() || std::is_signed_v<T>), key,
+              std::is_signed_v<T> ? "a whole number" : "a whole number of 0 or more");
       value = json.get<T>();
       require(Json(value) == json, key, "a smaller number");
     } else if constexpr (std::is_floating_point_v<T>) {

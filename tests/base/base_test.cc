@@ -58,6 +58,7 @@ TEST(Suggest, FindsTyposAndNothingElse) {
   EXPECT_EQ(nearest_name("genrate", names), "generate");
   EXPECT_EQ(nearest_name("xyz", names), "");
   EXPECT_EQ(nearest_name("foo", std::vector<std::string>{"log"}), "") << "two of three letters differ";
+  EXPECT_EQ(nearest_name("lr", std::vector<std::string>{"log", "learning_rate"}), "learning_rate");
   EXPECT_EQ(nearest_name("lag", std::vector<std::string>{"log"}), "log");
 }
 

@@ -121,6 +121,20 @@ def test_thirty_kills_change_no_bit(recipe, whole, tmp_path):
     expect_same_run(out, whole)
 
 
+def test_kills_change_no_bit_of_a_bfloat16_run_on_two_threads(recipe, tmp_path):
+    settings = ["precision=bfloat16", "threads=2", "recompute=true", "source.arithmetic.validation=true",
+                "validation.every=10", "validation.tokens=1000"]
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    train(recipe, whole, *settings)
+    for step in (7, 33, 52):
+        resume = ["--resume"] if out.exists() else []
+        process = subprocess.Popen(command(recipe, out, *settings, *resume), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        assert kill_when(process, lambda _seconds: lines(out) >= step)
+        process.stderr.close()
+    train(recipe, out, *settings, "--resume")
+    expect_same_run(out, whole)
+
+
 def test_a_kill_during_the_export_is_made_good(recipe, whole, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(whole, out)
