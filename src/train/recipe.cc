@@ -6,13 +6,14 @@
 
 #include "io/file.h"
 #include "io/text.h"
-#include "media/image_processor.h"
 #include "train/fields.h"
 #include "train/recipe_fields.h"
 #include "train/toml_file.h"
 
 namespace puna::train {
 namespace {
+
+constexpr int64_t kMostTiles = 256;  // as media::kMaxTiles; the fuzz target of recipes is without LibTorch
 
 namespace fs = std::filesystem;
 
@@ -256,8 +257,8 @@ void check_model(const ModelConfig& m, std::string_view where) {
          "'model.config' is no table; write [model.config.text_config] and keys as in Hugging Face's config.json");
   if (m.from.empty() && !m.config.is_object())
     fail(where, "[model] has neither 'from' (a checkpoint) nor 'config' (a table); give one");
-  if (m.max_tiles < 0 || m.max_tiles > media::kMaxTiles)
-    fail(where, "'model.max_tiles' is {}; give 1 to {}, or 0", m.max_tiles, media::kMaxTiles);
+  if (m.max_tiles < 0 || m.max_tiles > kMostTiles)
+    fail(where, "'model.max_tiles' is {}; give 1 to {}, or 0", m.max_tiles, kMostTiles);
   check_generation(m.generation, where);
   if (!m.from.empty() && !m.config.is_null())
     fail(where, "[model] has both 'from' and 'config'; a checkpoint brings its own config");
