@@ -47,7 +47,8 @@ class RmsNorm : public torch::autograd::Function<RmsNorm> {
       for (int64_t b = 1; b < blocks; ++b)
         for (int64_t c = 0; c < D; ++c) sums[c] += sums[b * D + c];
     });
-    const at::Tensor dweight = blocks ? parts[0].to(weight.scalar_type(), /*non_blocking=*/false, /*copy=*/true) : at::zeros_like(weight);
+    const at::Tensor dweight =
+        blocks ? parts[0].to(weight.scalar_type(), /*non_blocking=*/false, /*copy=*/true) : at::zeros_like(weight);
     return {dx, dweight, {}};
   }
 };

@@ -1,4 +1,5 @@
-// Products with a Weight: plain rows, and rows grouped by expert. Packed weights take rows of INT8 per group, or of BF16.
+// Products with a Weight: plain rows, and rows grouped by expert. Packed weights take rows of INT8 per group, or of
+// BF16.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -33,6 +33,12 @@ int64_t gram_bytes_of(const arch::ParamRow& row) {
   return experts_of(row) * inputs_of(row) * inputs_of(row) * int64_t{sizeof(float)};
 }
 
+/// Inputs are seen where LibTorch multiplies, not in the kernels.
+engine::LoadOptions of_dense_weights(engine::LoadOptions options) {
+  options.weights = model::WeightForm::kDense;
+  return options;
+}
+
 }  // namespace
 
 struct Calibration::Entry {
@@ -103,7 +109,7 @@ std::vector<arch::ParamRow> rows_to_calibrate(const arch::Llama4Config& config, 
 
 Calibration::Calibration(const engine::LoadOptions& model, std::string_view text, std::vector<arch::ParamRow> rows,
                          const CalibrationOptions& options)
-    : model_(engine::load_model(model)), rows_(std::move(rows)), options_(options) {
+    : model_(engine::load_model(of_dense_weights(model))), rows_(std::move(rows)), options_(options) {
   tokens_ = model_.tokenizer->encode(text);
   if (tokens_.empty()) fail("--calibrate", "the text has no tokens");
   if (options_.gram_bytes == 0) options_.gram_bytes = available_memory_bytes() / 2;

@@ -138,7 +138,7 @@ TEST(Errors, UnsupportedQuantisationIsNamed) {
       {Json::json_pointer("/format"), "nvfp4-pack-quantized", "nvfp4-pack-quantized"},
       {Json::json_pointer("/quantization_status"), "frozen", "quantization_status is 'frozen'"},
       {Json::json_pointer("/config_groups/group_0/weights/actorder"), "group", "actorder 'group'"},
-      {Json::json_pointer("/config_groups/group_0/weights/num_bits"), 3, "3-bit"},
+      {Json::json_pointer("/config_groups/group_0/weights/num_bits"), 5, "5-bit"},
       {Json::json_pointer("/config_groups/group_0/weights/num_bits"), "x", "'num_bits' is \"x\""},
       {Json::json_pointer("/config_groups/group_0/weights/group_size"), 0, "positive group_size"},
       {Json::json_pointer("/config_groups/group_0/weights/strategy"), "token", "strategy 'token'"},
