@@ -96,7 +96,10 @@ TEST(OpenHf, RowsStoredAsIntegersOrFp8AreReadAsSuch) {
         ++packed;
       }
       EXPECT_GT(quantised, 0u);
-      EXPECT_EQ(packed, model->format().find("FP8 block") == std::string::npos ? quantised : 0);
+      // Experts of fbgemm's layout lie [in, out], and FP8 with scales by blocks has no kernel.
+      const std::string format = model->format();
+      const bool held = format.find("FP8 block") == std::string::npos && format.find("fbgemm") == std::string::npos;
+      EXPECT_EQ(packed, held ? quantised : 0);
     }
   }
 }
