@@ -20,7 +20,6 @@ namespace {
 
 constexpr int64_t kPanelSpanBytes = 512 * 1024;  // half of the smallest L2 of this class of CPUs
 constexpr int64_t kTileSpanBytes = 256 * 1024;   // 10 us of reading: small beside a step, large beside a hand-over
-constexpr int64_t kManyRows = 8;                 // so many dots take longer than reading their weights
 constexpr int64_t kSerialRows = 16;              // that few rows are interleaved faster than threads wake
 constexpr int kMostRows = 16;
 
@@ -137,23 +136,6 @@ void cut_items(const Job& job, std::vector<Item>& items) {
         items.push_back({&job, e, first, end, t, std::min(t + span_tiles, layout.tiles)});
       }
     }
-  }
-}
-
-int64_t rows_of(const Item& item) {
-  const Panel& last = item.job->panels[item.end_panel - 1];
-  return last.first + last.rows - item.job->panels[item.first_panel].first;
-}
-
-/// Items of few rows wait for memory, those of many for the dots: spread among each other they do both at once.
-void mix_items(std::vector<Item>& items) {
-  const auto many =
-      std::stable_partition(items.begin(), items.end(), [](const Item& i) { return rows_of(i) < kManyRows; });
-  const std::vector<Item> few_rows(items.begin(), many), many_rows(many, items.end());
-  size_t few = 0;
-  for (size_t i = 0; i < items.size(); ++i) {
-    const bool take_few = few * items.size() < i * few_rows.size() || i - few == many_rows.size();
-    items[i] = take_few ? few_rows[few++] : many_rows[i - few];
   }
 }
 
@@ -274,7 +256,6 @@ void matmul(std::span<const MatmulProblem> problems, Isa isa, std::byte* workspa
   } else {
     parallel_for(static_cast<int64_t>(panels.size()), fill);
   }
-  mix_items(items);
   const auto run = [&](int64_t i) {
     items[i].job->problem.shape.format.floats ? run_float_item(items[i], float_kernels) : run_item(items[i], kernels);
   };
