@@ -267,7 +267,14 @@ void Engine::update_stats() {
   const model::PageBytes bytes = bytes_;
   const cache::BlockPool &global = blocks_.global(), &chunk = blocks_.chunk();
   const int64_t running = scheduler_.num_running();
+  const auto pool = [](const cache::BlockPool& of, int64_t block_bytes) {
+    return PoolStats{of.num_used(), of.num_cached(), of.capacity(), block_bytes};
+  };
+  const experts::ExpertStore* store = loaded_.model->expert_store();
   const std::lock_guard lock(mutex_);
+  stats_.global = pool(global, bytes.global);
+  stats_.chunk = pool(chunk, bytes.chunk);
+  if (store) stats_.experts = store->statistics();
   stats_.running = running;
   stats_.waiting = std::ssize(scheduler_.streams()) - running + std::ssize(arrivals_);
   stats_.prompt_tokens = scheduler_.counts().prompt_tokens;

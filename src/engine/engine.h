@@ -35,6 +35,12 @@ struct EngineOptions {
   int64_t draft_tokens = 4;            // at a time
 };
 
+/// Blocks of one of the cache's pools.
+struct PoolStats {
+  int64_t used = 0, cached = 0, capacity = 0;
+  int64_t block_bytes = 0;
+};
+
 struct EngineStats {
   int64_t steps = 0, rows = 0;  // rows of the model that were run
   int64_t running = 0, waiting = 0;
@@ -44,6 +50,8 @@ struct EngineStats {
   int64_t preemptions = 0, evictions = 0;  // evicted blocks, both pools
   int64_t used_blocks = 0, cached_blocks = 0, capacity_blocks = 0;
   int64_t used_bytes = 0, cached_bytes = 0, capacity_bytes = 0;
+  PoolStats global, chunk;                          // what is above, by pool
+  std::optional<experts::StoreStatistics> experts;  // where experts stay in their file
 };
 
 class Engine {
@@ -87,6 +95,7 @@ class Engine {
   StepRows rows_of(const StepEntry& entry) const;
   int64_t prompt_outputs(const StepEntry& entry) const;
   void take_logits(StepEntry& entry, const at::Tensor& logits_RV);
+  static bool records_routing(const StepEntry& entry);
   void take_prompt_logits(StepEntry& entry, const at::Tensor& logits_RV);
   int64_t take_samples(StepEntry& entry, const at::Tensor& logits_RV);
   bool take_sample(Stream& stream, std::span<const float> logits);

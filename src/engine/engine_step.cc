@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "engine/engine.h"
 #include "engine/logprobs.h"
+#include "engine/routing_record.h"
 
 namespace puna::engine {
 namespace {
@@ -137,9 +138,11 @@ void Engine::run_entries(std::vector<StepEntry>& entries) {
     outputs += std::ssize(rows.back().outputs);
     count += std::ssize(rows.back().tokens);
   }
+  std::vector<ops::Routing> routing;
+  const bool recorded = std::any_of(entries.begin(), entries.end(), records_routing);
   at::Tensor logits_RV;
   try {
-    logits_RV = run_rows(loaded_, pages_, rows, options_.batch_invariant);
+    logits_RV = run_rows(loaded_, pages_, rows, options_.batch_invariant, recorded ? &routing : nullptr);
   } catch (...) {
     for (const StepEntry& entry : entries) fail_job(*entry.stream->job, std::current_exception());
     return;
@@ -149,16 +152,25 @@ void Engine::run_entries(std::vector<StepEntry>& entries) {
     ++stats_.steps;
     stats_.rows += count;
   }
-  for (size_t i = 0; i < entries.size(); ++i) {
+  int64_t first_row = 0;
+  for (size_t i = 0; i < entries.size(); first_row += std::ssize(rows[i++].tokens)) {
     Job& job = *entries[i].stream->job;
     if (entries[i].stream->ended) continue;  // another completion of its request failed
     try {
       const auto wanted = static_cast<int64_t>(rows[i].outputs.size());
       take_logits(entries[i], wanted > 0 ? logits_RV.narrow(0, first_output[i], wanted) : at::Tensor());
+      if (records_routing(entries[i])) {
+        const int64_t begin = rows[i].table.length;  // guesses that were not kept lie beyond blocks.length
+        job.request.routing->take(routing, first_row, begin, entries[i].stream->blocks.length - begin);
+      }
     } catch (...) {
       fail_job(job, std::current_exception());
     }
   }
+}
+
+bool Engine::records_routing(const StepEntry& entry) {
+  return entry.stream->job->request.routing && entry.stream->index == 0;
 }
 
 void Engine::take_logits(StepEntry& entry, const at::Tensor& logits_RV) {

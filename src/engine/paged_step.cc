@@ -7,6 +7,7 @@
 #include "arch/counts.h"
 #include "base/error.h"
 #include "engine/threads.h"
+#include "ops/observe.h"
 
 namespace puna::engine {
 
@@ -36,7 +37,7 @@ class OneThread {
 }  // namespace
 
 at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::span<const StepRows> sequences,
-                    bool exact) {
+                    bool exact, std::vector<ops::Routing>* routing) {
   const c10::InferenceMode guard;
   model::Batch batch;
   batch.pages = &pages;
@@ -63,6 +64,8 @@ at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::sp
   use_threads_for(arch::flops_per_token(loaded.config(), 1) * static_cast<double>(tokens.size()));
   std::optional<OneThread> one_thread;
   if (exact && (loaded.dtype == at::kFloat || loaded.dtype == at::kDouble)) one_thread.emplace();
+  std::optional<ops::ObservingRoutes> observing;
+  if (routing) observing.emplace(*routing);
   const at::Tensor logits = loaded.model->forward(batch);
   return wanted ? logits.to(at::kCPU, at::kFloat).contiguous() : at::Tensor();
 }

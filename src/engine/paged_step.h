@@ -9,6 +9,7 @@
 #include "cache/block_manager.h"
 #include "engine/loaded_model.h"
 #include "model/paged_cache.h"
+#include "ops/moe.h"
 
 namespace puna::engine {
 
@@ -25,8 +26,9 @@ struct StepRows {
 model::PageTable page_table(const cache::SequenceBlocks& blocks, int64_t length);
 
 /// Logits [outputs, V] in FP32 on the CPU, in the order of the sequences; undefined when none are wanted. `exact`: the
-/// same bits on any number of threads, for which products in FP32 run on one.
+/// same bits on any number of threads, for which products in FP32 run on one. `routing`: where all rows went, one for
+/// each layer with experts.
 at::Tensor run_rows(const LoadedModel& loaded, model::PagedCache& pages, std::span<const StepRows> sequences,
-                    bool exact = false);
+                    bool exact = false, std::vector<ops::Routing>* routing = nullptr);
 
 }  // namespace puna::engine

@@ -95,6 +95,7 @@ Prompt chat_prompt(const LoadedModel& loaded, const std::vector<text::Message>& 
     prompt.image_rows.push_back(image.features.size(0));
   }
   prompt.tokens = text::encode_chat(*loaded.tokenizer, messages, tiles, options);
+  prompt.image_tiles = std::move(tiles);
   const c10::InferenceMode guard;
   if (!features.empty()) prompt.features = at::cat(features);
   return prompt;

@@ -29,9 +29,10 @@ EncodedImage encode_image_file(const LoadedModel& loaded, const std::filesystem:
 
 struct Prompt {
   std::vector<TokenId> tokens;
-  at::Tensor features;               // [patch tokens, D] of all images in order; undefined without images
-  std::vector<uint64_t> image_keys;  // one per image
-  std::vector<int64_t> image_rows;   // rows of `features` of each image
+  at::Tensor features;                        // [patch tokens, D] of all images in order; undefined without images
+  std::vector<uint64_t> image_keys;           // one per image
+  std::vector<int64_t> image_rows;            // rows of `features` of each image
+  std::vector<text::ImageTiles> image_tiles;  // of each image, where chat_prompt() made the prompt
 };
 
 /// A conversation in the model's chat format. Throws Error over kMaxImages images.

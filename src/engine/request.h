@@ -20,6 +20,7 @@
 
 namespace puna::engine {
 
+class RoutingRecord;
 using Clock = std::chrono::steady_clock;
 
 enum class StopReason { kStopToken, kStopString, kMaxTokens, kContextFull, kCancelled, kDeadline };
@@ -59,8 +60,9 @@ struct Request {
   bool ignore_stop_tokens = false;                          // benchmarks and golden continuations
   std::shared_ptr<const grammar::CompiledGrammar> grammar;  // of grammar_vocabulary(); absent: any text
   int completions = 1;
-  int prompt_logprobs = -1;  // alternatives per token of the prompt; 0: the tokens' own alone; -1: none
-  int priority = 0;          // greater ones run first, and push out smaller ones when room is lacking
+  int prompt_logprobs = -1;                // alternatives per token of the prompt; 0: the tokens' own alone; -1: none
+  int priority = 0;                        // greater ones run first, and push out smaller ones when room is lacking
+  std::shared_ptr<RoutingRecord> routing;  // filled for the first completion, until the request is done; absent: not
   std::optional<Clock::time_point> deadline;  // what there is by then is the answer
   const std::atomic<bool>* cancel = nullptr;  // looked at in every step, beside Ticket::cancel()
   // Called by the thread that steps. An exception ends the request, which is its error.

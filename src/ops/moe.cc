@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "ops/grad.h"
+#include "ops/observe.h"
 
 namespace puna::ops {
 namespace {
@@ -96,6 +97,7 @@ Routing route(const at::Tensor& logits, int64_t experts_per_token, RouterScore s
       score == RouterScore::kSigmoid ? sigmoid_of(wide(top)) : wide(logits).softmax(1).gather(1, routing.selected);
   routing.scores = routing.scores.to(logits.scalar_type());
   group_by_expert(routing, E);
+  if (auto* routes = observed_routes()) routes->push_back(routing);
   return routing;
 }
 

@@ -1,4 +1,5 @@
-// Looking on while weights are multiplied: what calibration learns from. Dense weights without a gradient only.
+// Looking on while weights are multiplied, which calibration learns from (dense weights without a gradient only), and
+// while routers choose.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -6,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "ops/moe.h"
 #include "ops/weight.h"
 
 namespace puna::ops {
@@ -33,5 +35,20 @@ class Observing {
 
 /// nullptr when nobody looks on.
 LinearObserver* observer();
+
+/// While one lives, what this thread's routers choose is appended to `routes`, layer by layer.
+class ObservingRoutes {
+ public:
+  explicit ObservingRoutes(std::vector<Routing>& routes);
+  ~ObservingRoutes();
+  ObservingRoutes(const ObservingRoutes&) = delete;
+  ObservingRoutes& operator=(const ObservingRoutes&) = delete;
+
+ private:
+  std::vector<Routing>* previous_;
+};
+
+/// nullptr when nobody looks on.
+std::vector<Routing>* observed_routes();
 
 }  // namespace puna::ops

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <optional>
 
+#include "arch/layer_plan.h"
 #include "server/api_error.h"
 #include "server/result_json.h"
 
@@ -45,13 +46,15 @@ class Answer : public std::enable_shared_from_this<Answer> {
         num_completions_(static_cast<size_t>(call_.requests.front().completions)),
         choices_(call_.requests.size() * num_completions_),
         responses_(call_.requests.size()),
-        num_open_(call_.requests.size()) {
+        num_open_(call_.requests.size()),
+        running_(service.requests().begin(id_, call_.owner, created_, prompt_tokens_of(call_))) {
     if (call_.tools.tools.empty()) return;
     for (Choice& choice : choices_) choice.parser.emplace(call_.tools);
   }
 
   void start() {
     check_lengths();
+    prepare_routing();
     submit();
     exchange_->on_gone([weak = weak_from_this()] {
       if (const auto self = weak.lock()) {
@@ -62,6 +65,12 @@ class Answer : public std::enable_shared_from_this<Answer> {
   }
 
  private:
+  static int64_t prompt_tokens_of(const CompletionCall& call) {
+    int64_t tokens = 0;
+    for (const engine::Request& request : call.requests) tokens += std::ssize(request.prompt.tokens);
+    return tokens;
+  }
+
   struct ToolCall {
     std::string id, name, arguments;
   };
@@ -80,6 +89,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     const std::lock_guard lock(mutex_);  // nothing is sent before all are submitted
     for (size_t i = 0; i < call_.requests.size(); ++i) {
       engine::Request request = call_.requests[i];
+      request.routing = routing_;
       set_callbacks(request, i);
       try {
         tickets_.push_back(service_.engine().submit(std::move(request)));
@@ -103,6 +113,38 @@ class Answer : public std::enable_shared_from_this<Answer> {
     }
   }
 
+  void prepare_routing() {
+    if (!call_.return_routing) return;
+    if (choices_.size() > 1) throw ApiError(400, "'return_routing' needs one prompt and 'n' of 1", "return_routing");
+    const engine::Request& request = call_.requests.front();
+    const arch::TextConfig& config = service_.loaded().config().text;
+    const auto plans = arch::layer_plan(config);
+    const int64_t layers = std::count_if(plans.begin(), plans.end(), [](const auto& plan) { return plan.moe; });
+    const int64_t width =
+        std::max<int64_t>(layers * config.num_experts_per_tok * engine::RoutingRecord::kEntryBytes, 1);
+    // No more than the request can have, and ids of the tokens beside.
+    int64_t most = std::min(request.max_tokens, Requests::kMostBytesOfOne) + std::ssize(request.prompt.tokens);
+    if (config.max_position_embeddings > 0) most = std::min<int64_t>(most, config.max_position_embeddings);
+    most = std::min(most, Requests::kMostBytesOfOne / width);
+    share_ = service_.requests().reserve(most * width + 4 * std::ssize(request.prompt.tokens));
+    routing_ = std::make_shared<engine::RoutingRecord>(layers, config.num_experts_per_tok, most);
+  }
+
+  void keep_routing(const engine::Response& response) {
+    const engine::Generation& one = response.completions.front();
+    KeptRouting kept;
+    kept.id = id_;
+    kept.owner = call_.owner;
+    kept.created = created_;
+    kept.prompt = call_.requests.front().prompt;
+    kept.prompt.features.reset();
+    kept.generated = one.tokens;
+    kept.reused_tokens = one.reused_tokens;
+    kept.truncated = routing_->positions() < std::ssize(kept.prompt.tokens) + std::ssize(kept.generated) - 1;
+    kept.record = std::move(routing_);
+    service_.requests().keep(std::move(kept), std::move(share_));
+  }
+
   // The engine holds the answer until the request is done; the answer holds tickets, which hold nothing back.
   void set_callbacks(engine::Request& request, size_t prompt) {
     const auto self = shared_from_this();
@@ -115,6 +157,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
         self->take_text(self->index_of(prompt, completion), text);
       };
     }
+    request.on_prefill = [self](int64_t done, int64_t) { self->running_->prompt_done = done; };
     request.on_done = [self, prompt](const engine::Response& response) { self->done(prompt, response); };
   }
 
@@ -149,6 +192,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
       service_.metrics()->next_token(std::chrono::duration<double>(now - choice.last_token).count());
     }
     choice.last_token = now;
+    running_->count_token();
     if (call_.stream && call_.top_logprobs >= 0) choice.samples.push_back(sample);
     const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
     if (choice.parser && sample.id < tokenizer.vocab_size() && tokenizer.is_special(sample.id)) {
@@ -335,6 +379,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   void done(size_t prompt, const engine::Response& response) {
     const std::lock_guard lock(mutex_);
+    if (routing_ && !response.error) keep_routing(response);
     if (given_up_) return;
     if (response.error) return fail(api_error_of(response.error));
     const auto cut = [](const engine::Generation& one) { return one.reason == engine::StopReason::kCancelled; };
@@ -378,6 +423,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
   std::vector<engine::Response> responses_;
   std::vector<std::shared_ptr<engine::Ticket>> tickets_;
   size_t num_open_;
+  const std::shared_ptr<RunningRequest> running_;  // in the list of those
+  std::shared_ptr<engine::RoutingRecord> routing_;
+  std::shared_ptr<Requests::Share> share_;
   bool given_up_ = false;  // nothing more is sent
 };
 

@@ -9,6 +9,7 @@
 #include "base/suggest.h"
 #include "server/answer.h"
 #include "server/api_error.h"
+#include "server/page.h"
 #include "server/result_json.h"
 
 namespace puna::server {
@@ -69,6 +70,8 @@ const std::vector<Api::Route>& Api::routes() {
       {"POST", "/v1/completions", &Api::completions},
       {"POST", "/tokenize", &Api::tokenize},
       {"POST", "/detokenize", &Api::detokenize},
+      {"GET", "/requests", &Api::requests},
+      {"GET", "/v1/requests", &Api::routing},
       {"GET", "/tokenizer_info", &Api::tokenizer_info},
       {"POST", "/apply-template", &Api::apply_template},
   };
@@ -96,13 +99,11 @@ void Api::route(const http::Request& request, const Exchange& exchange) {
     throw ApiError(403, "Pages of this origin may not ask; start the server with --origin to let them");
   if (request.method == "OPTIONS")
     return exchange->reply({.status = 204, .body = {}, .content_type = {}, .headers = {}});
+  if (reply_page(request, *exchange)) return;
   const Route* of_path = nullptr;
   const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
   for (const Route& one : routes()) {
-    // /v1/models/ID is one of /v1/models.
-    const bool here =
-        request.path == one.path || (one.answer == &Api::models && request.path.starts_with("/v1/models/"));
-    if (!here) continue;
+    if (known_path(request.path) != one.path) continue;
     of_path = &one;
     if (one.method != method) continue;
     check_caller(request, one);
@@ -116,13 +117,19 @@ void Api::route(const http::Request& request, const Exchange& exchange) {
                                   nearest.empty() ? "" : fmt::format("; did you mean {}?", nearest)));
 }
 
-// /v1/models/ID is one of /v1/models; all that there is not is one.
+// /v1/models/ID is one of /v1/models, /v1/requests/ID/routing of /v1/requests; all that there is not is one.
 std::string Api::known_path(const std::string& path) {
   if (path.starts_with("/v1/models/")) return "/v1/models";
+  if (path.starts_with(kRequestsPath)) return "/v1/requests";
+  if (is_of_page(path)) return "/";
   for (const Route& one : routes()) {
     if (path == one.path) return path;
   }
   return "unknown";
+}
+
+int Api::owner_of(const http::Request& request) const {
+  return options_.keys.empty() ? -1 : options_.keys.find(key_of(request));
 }
 
 http::Headers Api::cors_headers(const http::Request& request) const {
@@ -193,14 +200,18 @@ void Api::models(const http::Request& request, const Exchange& exchange) {
 }
 
 void Api::chat(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, std::shared_ptr<Service::Place> place) {
-    answer(read_chat_call(body, service_), service_, std::move(place), exchange);
+  with_body(request, exchange, [=, this, owner = owner_of(request)](const OrderedJson& body, auto place) {
+    CompletionCall call = read_chat_call(body, service_);
+    call.owner = owner;
+    answer(std::move(call), service_, std::move(place), exchange);
   });
 }
 
 void Api::completions(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, std::shared_ptr<Service::Place> place) {
-    answer(read_completion_call(body, service_), service_, std::move(place), exchange);
+  with_body(request, exchange, [=, this, owner = owner_of(request)](const OrderedJson& body, auto place) {
+    CompletionCall call = read_completion_call(body, service_);
+    call.owner = owner;
+    answer(std::move(call), service_, std::move(place), exchange);
   });
 }
 

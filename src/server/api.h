@@ -36,9 +36,13 @@ class Api {
     void (Api::*answer)(const http::Request&, const Exchange&);
     bool open = false;  // without a key
   };
+  static constexpr std::string_view kRequestsPath = "/v1/requests/";
+
   static const std::vector<Route>& routes();
   /// As a route has it; "unknown": none has.
   static std::string known_path(const std::string& path);
+  /// Whose key asks, for what is told to its owner alone; -1: no keys are in force.
+  int owner_of(const http::Request& request) const;
   http::Headers cors_headers(const http::Request& request) const;
 
   void route(const http::Request& request, const Exchange& exchange);
@@ -57,6 +61,8 @@ class Api {
   void detokenize(const http::Request& request, const Exchange& exchange);
   void tokenizer_info(const http::Request& request, const Exchange& exchange);
   void apply_template(const http::Request& request, const Exchange& exchange);
+  void requests(const http::Request& request, const Exchange& exchange);
+  void routing(const http::Request& request, const Exchange& exchange);
 
   Service& service_;
   const ApiOptions options_;

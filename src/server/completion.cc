@@ -136,6 +136,7 @@ engine::Request read_common(Fields& fields, Service& service, CompletionCall& ca
   request.priority = static_cast<int>(fields.integer("priority", -1000, 0).value_or(0));
   request.ignore_stop_tokens = fields.boolean("ignore_eos").value_or(false);
   call.stream = fields.boolean("stream").value_or(false);
+  call.return_routing = fields.boolean("return_routing").value_or(false);
   if (const OrderedJson* options = fields.find("stream_options")) {
     Fields of_stream(*options, "stream_options");
     call.include_usage = of_stream.boolean("include_usage").value_or(false);

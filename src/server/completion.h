@@ -17,6 +17,8 @@ struct CompletionCall {
   bool stream = false;
   bool include_usage = false;             // a last chunk with the usage
   bool echo = false;                      // begin with the prompt
+  bool return_routing = false;            // keep where the tokens went; of one completion alone
+  int owner = -1;                         // whose key asks, set by who reads no body; -1: no keys are in force
   int top_logprobs = -1;                  // alternatives; -1: no log-probabilities
   text::ToolCallRules tools;              // without tools: what looks like a call is text
   std::vector<engine::Request> requests;  // one per prompt

@@ -42,12 +42,13 @@ Keys::Keys(const std::filesystem::path& file) {
     fail(file.string(), "holds no key; add one with: printf %s KEY | sha256sum >> {}", file.string());
 }
 
-bool Keys::hold(std::string_view key) const {
+int Keys::find(std::string_view key) const {
   Digest digest;
   SHA256(reinterpret_cast<const unsigned char*>(key.data()), key.size(), digest.data());
-  int found = 0;
-  for (const Digest& known : digests_) found |= CRYPTO_memcmp(known.data(), digest.data(), digest.size()) == 0 ? 1 : 0;
-  return found != 0 || digests_.empty();
+  int found = -1;
+  for (int i = 0; i < static_cast<int>(digests_.size()); ++i)
+    found = CRYPTO_memcmp(digests_[static_cast<size_t>(i)].data(), digest.data(), digest.size()) == 0 ? i : found;
+  return found;
 }
 
 }  // namespace puna::server

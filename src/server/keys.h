@@ -18,7 +18,9 @@ class Keys {
 
   bool empty() const { return digests_.empty(); }
   /// Takes the same time whatever the key is.
-  bool hold(std::string_view key) const;
+  bool hold(std::string_view key) const { return empty() || find(key) >= 0; }
+  /// Which of the file's keys it is; -1: none. In the same time too.
+  int find(std::string_view key) const;
 
  private:
   std::vector<std::array<uint8_t, 32>> digests_;

@@ -34,8 +34,8 @@ struct Metrics::Families {
   Histogram& next = histogram(registry, "puna_time_between_tokens_seconds", "From a token to the next", kNextToken);
 
   // What the engine counts by itself is set when it is asked for.
-  void set(const char* name, const char* help, double value) {
-    prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({}).Set(value);
+  void set(const char* name, const char* help, double value, const prometheus::Labels& labels = {}) {
+    prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels).Set(value);
   }
   void set_total(const char* name, const char* help, double value) {
     auto& counter = prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
@@ -59,10 +59,13 @@ std::string Metrics::text(const engine::Engine& engine, int64_t open_connections
   f.set("puna_connections", "Open connections", number(open_connections));
   f.set("puna_completions_running", "Completions in the present step's batch", number(stats.running));
   f.set("puna_completions_waiting", "Completions that wait for room", number(stats.waiting));
-  f.set("puna_cache_blocks", "Blocks of the cache, of both pools", number(stats.capacity_blocks));
-  f.set("puna_cache_blocks_used", "Blocks that running completions hold", number(stats.used_blocks));
-  f.set("puna_cache_blocks_kept", "Blocks kept for later requests with the same beginning",
-        number(stats.cached_blocks));
+  for (const auto& [name, pool] : {std::pair{"global", stats.global}, {"chunked", stats.chunk}}) {
+    const prometheus::Labels of_pool = {{"pool", name}};
+    f.set("puna_cache_blocks", "Blocks of the cache, by pool", number(pool.capacity), of_pool);
+    f.set("puna_cache_blocks_used", "Blocks that running completions hold", number(pool.used), of_pool);
+    f.set("puna_cache_blocks_kept", "Blocks kept for later requests with the same beginning", number(pool.cached),
+          of_pool);
+  }
   f.set("puna_cache_bytes", "Bytes that the cache may take", number(stats.capacity_bytes));
   f.set("puna_memory_bytes", "Resident memory of the program", number(resident_memory_bytes()));
   f.set_total("puna_steps_total", "Steps of the engine", number(stats.steps));
@@ -73,8 +76,8 @@ std::string Metrics::text(const engine::Engine& engine, int64_t open_connections
   f.set_total("puna_accepted_tokens_total", "Of these, kept", number(stats.accepted_tokens));
   f.set_total("puna_preemptions_total", "Completions put off for lack of room", number(stats.preemptions));
   f.set_total("puna_evicted_blocks_total", "Kept blocks that were given up", number(stats.evictions));
-  if (const experts::ExpertStore* store = engine.loaded().model->expert_store()) {
-    const Json figures = store->statistics().json();
+  if (stats.experts) {
+    const Json figures = stats.experts->json();
     for (const auto& [name, value] : figures.items()) {
       if (value.is_number()) f.set(("puna_experts_" + name).c_str(), "Of the expert store", value.get<double>());
     }

@@ -17,6 +17,7 @@
 #include "engine/engine.h"
 #include "server/messages.h"
 #include "server/metrics.h"
+#include "server/requests.h"
 
 namespace puna::server {
 
@@ -68,6 +69,7 @@ class Service {
   const engine::LoadedModel& loaded() const { return loaded_; }
   const ServiceOptions& options() const { return options_; }
   const std::shared_ptr<Metrics>& metrics() { return metrics_; }
+  Requests& requests() { return requests_; }
   int64_t created() const { return created_; }  // unix_time()
 
  private:
@@ -77,6 +79,7 @@ class Service {
   const ServiceOptions options_;
   const int64_t created_;
   const std::shared_ptr<Metrics> metrics_ = std::make_shared<Metrics>();
+  Requests requests_;
   std::atomic<int64_t> num_places_ = 0;
   std::atomic<bool> draining_ = false;
   engine::Engine engine_;

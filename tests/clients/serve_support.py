@@ -11,9 +11,9 @@ PUNA = os.environ["PUNA"]
 
 
 @contextlib.contextmanager
-def serving(model, *flags, stderr=None):
+def serving(model, *flags, stderr=None, port=0):
     """Gives the URL and the process; afterwards the server must have ended by itself with status 0."""
-    command = [PUNA, "serve", "--model", str(model), "--port", "0", "--threads", "1", "--drain", "20", *map(str, flags)]
+    command = [PUNA, "serve", "--model", str(model), "--port", str(port), "--threads", "1", "--drain", "20", *map(str, flags)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         line = process.stdout.readline()
