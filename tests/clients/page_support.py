@@ -50,6 +50,7 @@ class Page:
             localStorage.clear();
             const gone = indexedDB.deleteDatabase("puna");
             gone.onsuccess = gone.onerror = gone.onblocked = () => done();""")
+        self.errors()  # of a picture as a page, whose own picture is not there
         self.open()
 
     def until(self, found, seconds=SECONDS):
