@@ -3,6 +3,7 @@
 #include <fstream>
 #include <string>
 #include <type_traits>
+#include <unordered_set>
 #include <vector>
 
 #include "base/error.h"
@@ -11,7 +12,8 @@ namespace puna {
 namespace {
 
 constexpr size_t kMaxDepth = 128;
-constexpr size_t kMaxOrderedKeys = 10'000;
+constexpr size_t kMaxOrderedKeys = 10'000, kFewKeys = 16;
+using OrderedMembers = std::vector<std::pair<const std::string, OrderedJson>>;
 
 /// Builds the document from the parser's events; the object under construction itself tells of duplicate keys.
 template <typename Document>
@@ -26,18 +28,22 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
   bool number_float(double value, const std::string&) override { return add(value), true; }
   bool string(std::string& value) override { return add(std::move(value)), true; }
   bool binary(typename Document::binary_t&) override { return false; }  // JSON text has none
-  bool start_object(size_t) override { return open(Document::object()); }
+  bool start_object(size_t) override { return keys_.emplace_back(), open(Document::object()); }
   bool start_array(size_t) override { return open(Document::array()); }
-  bool end_object() override { return open_.pop_back(), true; }
+  bool end_object() override { return keys_.pop_back(), open_.pop_back(), true; }
   bool end_array() override { return open_.pop_back(), true; }
 
   bool key(std::string& name) override {
     auto& object = open_.back()->template get_ref<typename Document::object_t&>();
-    if (kIsOrdered && object.size() >= kMaxOrderedKeys)
-      fail(where_, "an object has more than {} keys", kMaxOrderedKeys);
-    const auto [entry, is_new] = object.emplace(std::move(name), nullptr);
-    if (!is_new) fail(where_, "the key '{}' appears twice in one object", entry->first.substr(0, 200));
-    value_ = &entry->second;
+    if constexpr (kIsOrdered) {
+      if (object.size() >= kMaxOrderedKeys) fail(where_, "an object has more than {} keys", kMaxOrderedKeys);
+      check_new(object, name);
+      value_ = &static_cast<OrderedMembers&>(object).emplace_back(std::move(name), nullptr).second;
+    } else {
+      const auto [entry, is_new] = object.emplace(std::move(name), nullptr);
+      if (!is_new) fail_twice(entry->first);
+      value_ = &entry->second;
+    }
     return true;
   }
 
@@ -55,6 +61,23 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
     return *value_ = std::move(value);
   }
 
+  [[noreturn]] void fail_twice(const std::string& name) const {
+    fail(where_, "the key '{}' appears twice in one object", name.substr(0, 200));
+  }
+
+  /// An ordered object finds a key by looking at all: beyond a few they are kept beside it too.
+  void check_new(const typename Document::object_t& object, const std::string& name) {
+    auto& keys = keys_.back();
+    if (object.size() < kFewKeys) {
+      for (const auto& member : object)
+        if (member.first == name) fail_twice(name);
+      return;
+    }
+    if (keys.empty())
+      for (const auto& member : object) keys.insert(member.first);
+    if (!keys.insert(name).second) fail_twice(name);
+  }
+
   bool open(Document&& value) {
     open_.push_back(&add(std::move(value)));
     if (open_.size() > kMaxDepth) fail(where_, "the JSON is nested deeper than {} levels", kMaxDepth);
@@ -65,8 +88,9 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
 
   Document& root_;
   std::string_view where_;
-  std::vector<Document*> open_;  // open objects and arrays, innermost last
-  Document* value_ = nullptr;    // of the last key
+  std::vector<std::unordered_set<std::string>> keys_;  // of each open object that has more than a few
+  std::vector<Document*> open_;                        // open objects and arrays, innermost last
+  Document* value_ = nullptr;                          // of the last key
 };
 
 template <typename Document>

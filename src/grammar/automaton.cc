@@ -38,14 +38,19 @@ void find_classes(const std::vector<Nfa>& nfas, Automaton& out) {
   }
 }
 
+constexpr size_t kMaxWalked = 300'000'000;  // edges of all rules that are looked at
+
+struct Spent {
+  size_t subset_nodes = 0, walked = 0;
+};
+
 // The subset construction for one rule; its states are appended to the automaton.
-constexpr size_t kMaxWalked = 300'000'000;  // edges of a rule that are looked at
 
 class Determiniser {
  public:
   Determiniser(const Source& source, const Nfa& nfa, Automaton& out, std::vector<std::vector<Automaton::Call>>& calls,
-               size_t& subset_nodes)
-      : source_(source), nfa_(nfa), out_(out), calls_(calls), subset_nodes_(subset_nodes), base_(calls.size()) {
+               Spent& spent)
+      : source_(source), nfa_(nfa), out_(out), calls_(calls), spent_(spent), base_(calls.size()) {
     begin_.assign(nfa.num_nodes + 1, 0);
     for (const NfaEdge& edge : nfa.edges) ++begin_[edge.from + 1];
     for (size_t i = 1; i < begin_.size(); ++i) begin_[i] += begin_[i - 1];
@@ -73,13 +78,14 @@ class Determiniser {
     const auto [entry, is_new] = by_subset_.try_emplace(std::move(subset), static_cast<StateId>(calls_.size()));
     if (is_new) add_state(entry->first);
     by_kernel_.emplace(kernel, entry->second);
-    subset_nodes_ += kernel.size();
+    spent_.subset_nodes += kernel.size();
     return entry->second;
   }
 
   void add_state(const std::vector<uint32_t>& subset) {
-    subset_nodes_ += subset.size();
-    if (calls_.size() >= kMaxStates || out_.next.size() + out_.num_classes() > kMaxTable || subset_nodes_ > kMaxSubsets)
+    spent_.subset_nodes += subset.size();
+    if (calls_.size() >= kMaxStates || out_.next.size() + out_.num_classes() > kMaxTable ||
+        spent_.subset_nodes > kMaxSubsets)
       fail(source_.where(), "the grammar is too large: more than {} states; use smaller counts or fewer alternatives",
            calls_.size());
     subsets_.push_back(&subset);
@@ -97,7 +103,7 @@ class Determiniser {
       const uint32_t node = work.back();
       work.pop_back();
       bool kept = node == 1;
-      walked_ += begin_[node + 1] - begin_[node] + 1;
+      spent_.walked += begin_[node + 1] - begin_[node] + 1;
       for (uint32_t e = begin_[node]; e < begin_[node + 1]; ++e) {
         if (edges_[e].kind != NfaEdge::Kind::kEmpty) {
           kept = true;
@@ -108,7 +114,8 @@ class Determiniser {
       }
       if (kept) result.push_back(node);
     }
-    if (walked_ > kMaxWalked) fail(source_.where(), "the grammar takes too long to compile; use smaller counts");
+    if (spent_.walked > kMaxWalked)
+      fail(source_.where(), "the grammar takes too long to compile; use fewer rules and smaller counts");
     std::sort(result.begin(), result.end());
     return result;
   }
@@ -183,10 +190,9 @@ class Determiniser {
   const Nfa& nfa_;
   Automaton& out_;
   std::vector<std::vector<Automaton::Call>>& calls_;  // per state of the whole automaton
-  size_t& subset_nodes_;
+  Spent& spent_;
   size_t base_;
   std::vector<uint32_t> start_subset_;
-  size_t walked_ = 0;
   std::vector<uint32_t> begin_, mark_;
   std::vector<NfaEdge> edges_;
   uint32_t stamp_ = 0;
@@ -239,11 +245,11 @@ Automaton build_automaton(Source source) {
   Automaton out;
   find_classes(nfas, out);
   std::vector<std::vector<Automaton::Call>> calls;
-  size_t subset_nodes = 0;
+  Spent spent;
   out.rule_start.assign(source.num_rules(), std::numeric_limits<StateId>::max());
   for (RuleId rule = 0; rule < source.num_rules(); ++rule) {
     if (!facts.productive[rule] || (nfas[rule].copied && rule != whole)) continue;
-    const StateId start = Determiniser(source, nfas[rule], out, calls, subset_nodes).run();
+    const StateId start = Determiniser(source, nfas[rule], out, calls, spent).run();
     out.rule_start[rule] = start;
     if (rule == whole)
       out.root = start;

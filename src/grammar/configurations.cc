@@ -10,6 +10,8 @@ namespace {
 
 constexpr size_t kMaxBytes = size_t{256} << 20;
 constexpr size_t kMaxItems = 4096;
+// What steps cost beside the items that they look at, in such items.
+constexpr int64_t kStepWork = 16, kCallWork = 16, kItemsMovedAsOne = 64;
 
 using Item = Configurations::Item;
 
@@ -54,10 +56,15 @@ Configurations::Id Configurations::after(uint32_t frame) {
   return after_[frame] = id;
 }
 
+void Configurations::fail_over_limit() const {
+  fail("grammar", "the text can be read in too many ways at once to go on in time; make the grammar less ambiguous");
+}
+
 Configurations::Id Configurations::compute_next(Id id, uint8_t cls) {
   if (bytes() > kMaxBytes)
     fail("grammar", "the text nests too deeply or too ambiguously for this grammar ({} MB of open rules)",
          bytes() >> 20);
+  spend(kStepWork + std::ssize(items(id)));
   std::vector<Item> reached;
   for (const Item& item : items(id))
     if (const int32_t to = automaton_->step(item.state, cls); to != kDead)
@@ -83,11 +90,13 @@ uint8_t Configurations::add_returns(std::vector<Item>& items) {
     const Item item = work.back();
     work.pop_back();
     if (!automaton_->final[item.state]) continue;
+    spend(1 + std::ssize(callers(item.frame)));
     if (item.frame == kEnd) flags |= kComplete;
     if (item.frame == kUnknown) flags |= kLeaves;
     for (const Item& caller : callers(item.frame)) {
       const auto at = std::lower_bound(items.begin(), items.end(), caller);
       if (at != items.end() && *at == caller) continue;
+      spend((items.end() - at) / kItemsMovedAsOne);
       items.insert(at, caller);
       work.push_back(caller);
     }
@@ -101,10 +110,12 @@ void Configurations::add_calls(std::vector<Item>& items) {
       pending;  // by rank: a rule's callers are all known at its turn
   const auto add = [&](const Item& item) {
     for (const auto& call : automaton_->calls_of(item.state)) {
+      spend(kCallWork);
       auto& [rule, list] = pending[automaton_->rule_rank[call.rule]];
       rule = call.rule;
       if (item.frame > kEnd && automaton_->only_final(call.then)) {
         const auto outer = callers(item.frame);  // a last call returns to where its caller would
+        spend(std::ssize(outer));
         list.insert(list.end(), outer.begin(), outer.end());
       } else {
         list.push_back({call.then, item.frame});

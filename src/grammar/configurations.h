@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -51,6 +52,16 @@ class Configurations {
   const Automaton& automaton() const { return *automaton_; }
   size_t bytes() const;
 
+  /// What was done so far, in items looked at; so that a caller can bound its time.
+  int64_t work() const { return work_; }
+  /// Throws Error once so much more has been done; steps that are known already cost one item.
+  void allow(int64_t items) { work_limit_ = work_ + items; }
+  void spend(int64_t items) {
+    work_ += items;
+    if (work_ > work_limit_) fail_over_limit();
+  }
+  [[noreturn]] void fail_over_limit() const;
+
  private:
   static constexpr uint8_t kComplete = 1, kLeaves = 2;
   static constexpr int32_t kNotComputed = -2;
@@ -68,6 +79,7 @@ class Configurations {
 
   std::shared_ptr<const Automaton> automaton_;
   size_t num_classes_;
+  int64_t work_ = 0, work_limit_ = std::numeric_limits<int64_t>::max();
   std::vector<int32_t> next_;  // [configurations, classes]
   std::vector<uint8_t> flags_;
   std::vector<Item> items_;

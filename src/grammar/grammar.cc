@@ -12,10 +12,11 @@ namespace puna::grammar {
 namespace {
 
 constexpr size_t kMaxMasks = 512;                      // of whole configurations, per session
-constexpr size_t kMaxSessionBytes = size_t{64} << 20;  // new texts begin a new session beyond it
+constexpr size_t kMaxSessionBytes = size_t{32} << 20;  // new texts begin a new session beyond it
 
 using Id = Configurations::Id;
 using Mask = std::vector<uint64_t>;
+constexpr int64_t kItemWork = 8;  // to find the tokens of an item that are known
 
 }  // namespace
 
@@ -28,34 +29,54 @@ struct CompiledGrammar::Session {
         tokens(std::move(tokens)),
         path(this->vocabulary->max_depth() + 1) {}
 
-  const Mask& mask(Id id) {
+  /// Takes what it did from `work`, as all that may take long here.
+  const Mask& mask(Id id, int64_t& work) {
     if (const auto known = masks.find(id); known != masks.end()) return known->second;
     if (order.size() >= kMaxMasks) {
       masks.erase(order.front());
       order.pop_front();
     }
-    Mask made = make_mask(id);
+    Mask made = make_mask(id, work);
     order.push_back(id);
     return masks.emplace(id, std::move(made)).first->second;
   }
 
   bool can_go_on(Id id) const { return !configurations.items(id).empty(); }
 
+  template <typename Do>
+  void within(int64_t& work, const Do& what) {
+    const int64_t before = configurations.work();
+    configurations.allow(work);
+    what();
+    work -= configurations.work() - before;
+  }
+
+  size_t bytes() const { return configurations.bytes() + masks.size() * vocabulary->mask_words() * sizeof(uint64_t); }
+
   std::mutex mutex;
   Configurations configurations;
 
  private:
-  Mask make_mask(Id id) {
+  Mask make_mask(Id id, int64_t& work) {
     Mask bits(vocabulary->mask_words(), 0);
     const auto found = configurations.items(id);
     const std::vector<Configurations::Item> items(found.begin(), found.end());  // walks add configurations
     std::map<uint32_t, std::vector<std::shared_ptr<const StateTokens>>> exits;  // by frame
     for (const auto& item : items) {
-      const auto of_state = tokens->of(item.state);
+      const auto of_state = tokens->of(item.state, work);
+      work -= kItemWork + std::ssize(of_state->bits) / 8;
+      if (work < 0) configurations.fail_over_limit();
       for (size_t w = 0; w < of_state->bits.size(); ++w) bits[w] |= of_state->bits[w];
       for (const TokenId token : of_state->ids) set(bits, token);
       if (!of_state->exits.empty() && item.frame > Configurations::kEnd) exits[item.frame].push_back(of_state);
     }
+    within(work, [&] { walk_exits(exits, bits); });
+    if (configurations.complete(id))
+      for (const TokenId token : vocabulary->end_tokens()) set(bits, token);
+    return bits;
+  }
+
+  void walk_exits(const std::map<uint32_t, std::vector<std::shared_ptr<const StateTokens>>>& exits, Mask& bits) {
     for (const auto& [frame, list] : exits) {
       const Id after = configurations.after(frame);
       if (!can_go_on(after)) continue;
@@ -67,9 +88,6 @@ struct CompiledGrammar::Session {
               set(bits, vocabulary->tokens()[t]);
           });
     }
-    if (configurations.complete(id))
-      for (const TokenId token : vocabulary->end_tokens()) set(bits, token);
-    return bits;
   }
 
   static void set(Mask& bits, TokenId token) { bits[static_cast<size_t>(token) / 64] |= uint64_t{1} << (token % 64); }
@@ -100,11 +118,28 @@ std::shared_ptr<const CompiledGrammar> CompiledGrammar::compile(Source source,
                                                                 std::shared_ptr<const Vocabulary> vocabulary,
                                                                 std::chrono::microseconds ahead) {
   std::shared_ptr<CompiledGrammar> grammar(new CompiledGrammar(std::move(source), std::move(vocabulary)));
-  grammar->shared_->tokens->precompute(ahead);
+  grammar->shared_->tokens->precompute(ahead, GrammarState::kTextWork);
   return grammar;
 }
 
 size_t CompiledGrammar::num_states() const { return shared_->automaton->num_states(); }
+
+size_t CompiledGrammar::bytes() const {
+  const Automaton& automaton = *shared_->automaton;
+  const size_t of_automaton = automaton.next.size() * sizeof(automaton.next[0]) +
+                              automaton.calls.size() * sizeof(automaton.calls[0]) + automaton.num_states() * 8;
+  std::shared_ptr<Session> session;
+  {
+    const std::lock_guard lock(shared_->mutex);
+    session = shared_->session;
+  }
+  size_t of_session = 0;
+  if (session) {
+    const std::lock_guard lock(session->mutex);
+    of_session = session->bytes();
+  }
+  return of_automaton + shared_->tokens->bytes() + of_session;
+}
 
 GrammarState CompiledGrammar::start() const {
   std::shared_ptr<Session> session;
@@ -115,8 +150,9 @@ GrammarState CompiledGrammar::start() const {
       session = shared_->session = std::make_shared<Session>(shared_->automaton, vocabulary_, shared_->tokens);
   }
   const std::lock_guard lock(session->mutex);
-  const Id first = session->configurations.start();
-  return {shared_from_this(), session, first};
+  GrammarState state(shared_from_this(), session, kDead);
+  session->within(state.work_, [&] { state.configuration_ = session->configurations.start(); });
+  return state;
 }
 
 bool GrammarState::accept(TokenId token) {
@@ -131,11 +167,13 @@ bool GrammarState::accept_bytes(std::string_view bytes) {
   const std::lock_guard lock(session_->mutex);
   Configurations& configurations = session_->configurations;
   Id id = configuration_;
-  for (const char byte : bytes) {
-    id = configurations.next(id, configurations.automaton().byte_class[static_cast<uint8_t>(byte)]);
-    if (id == kDead) return false;
-  }
+  session_->within(work_, [&] {
+    for (size_t i = 0; i < bytes.size() && id != kDead; ++i)
+      id = configurations.next(id, configurations.automaton().byte_class[static_cast<uint8_t>(bytes[i])]);
+  });
+  if (id == kDead) return false;
   configuration_ = id;
+  work_ = std::min(kTextWork, work_ + kTokenWork);
   return true;
 }
 
@@ -147,7 +185,7 @@ void GrammarState::mask(std::span<uint64_t> words) const {
     return;
   }
   const std::lock_guard lock(session_->mutex);
-  const Mask& mask = session_->mask(configuration_);
+  const Mask& mask = session_->mask(configuration_, work_);
   std::copy(mask.begin(), mask.end(), words.begin());
 }
 
@@ -167,6 +205,7 @@ std::string GrammarState::forced_bytes(size_t limit) const {
   Configurations& configurations = session_->configurations;
   const Automaton& automaton = configurations.automaton();
   Id id = configuration_;
+  configurations.allow(kTextWork);
   while (!finished_ && bytes.size() < limit && !configurations.complete(id)) {
     Id only = kDead;
     uint8_t byte = 0;

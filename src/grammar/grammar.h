@@ -27,6 +27,8 @@ class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
   GrammarState start() const;
   const Vocabulary& vocabulary() const { return *vocabulary_; }
   size_t num_states() const;
+  /// Of memory, now: the automaton, and what was learned by the texts that begin.
+  size_t bytes() const;
 
  private:
   friend class GrammarState;
@@ -39,7 +41,8 @@ class CompiledGrammar : public std::enable_shared_from_this<CompiledGrammar> {
 };
 
 /// How far a text has come. A copy is cheap and independent: to fork, to try draft tokens, to go back. Throws Error
-/// when a text is so deeply nested or so ambiguous that memory for it runs out.
+/// when a text is so deeply nested or so ambiguous that memory or time for it run out: a text may cost kTextWork at
+/// once, and kTokenWork more for each token.
 class GrammarState {
  public:
   /// Goes on by one token; false, and nothing changes, when the grammar does not allow it.
@@ -58,6 +61,8 @@ class GrammarState {
   /// The bytes that come next whatever is chosen, at most `limit` of them.
   std::string forced_bytes(size_t limit = 4096) const;
 
+  static constexpr int64_t kTextWork = 10'000'000, kTokenWork = 1'000'000;  // as Configurations counts
+
  private:
   friend class CompiledGrammar;
   GrammarState(std::shared_ptr<const CompiledGrammar> grammar, std::shared_ptr<CompiledGrammar::Session> session,
@@ -67,6 +72,7 @@ class GrammarState {
   std::shared_ptr<const CompiledGrammar> grammar_;
   std::shared_ptr<CompiledGrammar::Session> session_;
   int32_t configuration_;
+  mutable int64_t work_ = kTextWork;  // that is left
   bool finished_ = false;
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 #include <map>
+#include <set>
 
 #include "base/error.h"
 #include "grammar/integer_range.h"
@@ -234,13 +235,15 @@ class Reader {
     std::vector<ExprId> parts;
     std::vector<bool> optional;
     std::vector<std::string> names;
+    const std::set<std::string_view> demanded(required.begin(), required.end());
     for (const auto& [name, property] : properties.items()) {
       parts.push_back(named_member(name, sub(property, path + "/properties/" + name)));
-      optional.push_back(std::find(required.begin(), required.end(), name) == required.end());
+      optional.push_back(!demanded.contains(name));
       names.push_back(name);
     }
+    std::set<std::string, std::less<>> listed_names(names.begin(), names.end());
     for (const std::string& name : required) {
-      if (std::find(names.begin(), names.end(), name) != names.end()) continue;
+      if (!listed_names.insert(name).second) continue;
       if (closed) error(path, "'required' names '{}', which is not in 'properties'", io::printable(name));
       parts.push_back(named_member(name, sub(*additional, path + "/additionalProperties")));
       optional.push_back(false);

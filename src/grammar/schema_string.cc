@@ -35,6 +35,21 @@ const std::map<std::string, std::string, std::less<>>& formats() {
   return known;
 }
 
+// http and https alone, as pydantic's HttpUrl: names of up to three labels' points, ports, ASCII behind.
+const std::string kUrlName = kLabel + "(\\." + kLabel + "){0,3}(:[1-9][0-9]{0,3})?";
+constexpr uint32_t kMostUrlName = 8 + 4 * 63 + 3 + 5;  // with the scheme
+
+std::string url_pattern(const OrderedJson& schema, std::string_view where, const std::string& path) {
+  const uint32_t least = schema_count(schema, "minLength", 0, kMaxLength, where, path);
+  const uint32_t most = schema_count(schema, "maxLength", kNoLimit, kMaxLength, where, path);
+  constexpr uint32_t kLeast = 8;  // http://a
+  if (least > kLeast || most <= kMostUrlName)
+    fail(where, "{}: 'format': 'uri' takes a minLength up to {} and a maxLength above {}", io::printable(path), kLeast,
+         kMostUrlName);
+  const std::string rest = most == kNoLimit ? "*" : fmt::format("{{0,{}}}", (most - kMostUrlName - 1) / 3);
+  return fmt::format("^https?://{}([/?#]([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-F]{{2}}){})?$", kUrlName, rest);
+}
+
 std::string text_of(const OrderedJson& schema, const char* key, std::string_view where, const std::string& path) {
   if (!schema[key].is_string()) fail(where, "{}: '{}' is not a string", io::printable(path), key);
   return schema[key];
@@ -43,11 +58,12 @@ std::string text_of(const OrderedJson& schema, const char* key, std::string_view
 std::string pattern_of(const OrderedJson& schema, std::string_view where, const std::string& path) {
   if (schema.contains("pattern")) return text_of(schema, "pattern", where, path);
   const std::string name = text_of(schema, "format", where, path);
+  if (name == "uri") return url_pattern(schema, where, path);
   if (const auto known = formats().find(name); known != formats().end()) return "^(" + known->second + ")$";
-  std::vector<std::string> names;
+  std::vector<std::string> names = {"uri"};
   for (const auto& [known, pattern] : formats()) names.push_back(known);
   const std::string nearest = nearest_name(name, names);
-  fail(where, "{}: the format '{}' is not supported{}; there are date, time, date-time, uuid, email, ipv4",
+  fail(where, "{}: the format '{}' is not supported{}; there are date, time, date-time, uuid, email, ipv4, uri",
        io::printable(path), io::printable(name), nearest.empty() ? "" : fmt::format(" (did you mean '{}'?)", nearest));
 }
 
@@ -111,7 +127,8 @@ ExprId schema_string(Source& source, JsonText& json, const OrderedJson& schema, 
   if (!schema.contains("pattern") && !schema.contains("format")) return json.string(least, most);
   if (schema.contains("pattern") && schema.contains("format"))
     fail(where, "{}: 'pattern' and 'format' together are not supported; use one", io::printable(path));
-  if (schema.contains("minLength") || schema.contains("maxLength"))
+  const bool is_url = schema.contains("format") && schema["format"] == "uri";
+  if (!is_url && (schema.contains("minLength") || schema.contains("maxLength")))
     fail(where,
          "{}: '{}' with minLength or maxLength is not supported; say the length in a pattern, such as ^[a-z]{{2,8}}$",
          io::printable(path), schema.contains("pattern") ? "pattern" : "format");

@@ -5,8 +5,8 @@
 namespace puna::grammar {
 namespace {
 
-constexpr size_t kMaxKnownBytes = size_t{256} << 20;   // beyond it they are computed again each time
-constexpr size_t kMaxScratchBytes = size_t{64} << 20;  // of configurations, before they are begun anew
+constexpr size_t kMaxKnownBytes = size_t{64} << 20;    // beyond it they are computed again each time
+constexpr size_t kMaxScratchBytes = size_t{32} << 20;  // of configurations, before they are begun anew
 
 }  // namespace
 
@@ -18,10 +18,14 @@ TokenMasks::TokenMasks(std::shared_ptr<const Automaton> automaton, std::shared_p
       path_(vocabulary_->max_depth() + 1),
       bits_(vocabulary_->mask_words()) {}
 
-std::shared_ptr<const StateTokens> TokenMasks::of(StateId state) {
+std::shared_ptr<const StateTokens> TokenMasks::of(StateId state, int64_t& work) {
   const std::lock_guard lock(mutex_);
   if (known_[state]) return known_[state];
+  if (configurations_->bytes() > kMaxScratchBytes) configurations_ = std::make_unique<Configurations>(automaton_);
+  const int64_t before = configurations_->work();
+  configurations_->allow(work);
   auto tokens = compute(state);
+  work -= configurations_->work() - before;
   const size_t bytes = sizeof(StateTokens) + tokens->bits.size() * 8 + (tokens->ids.size() + tokens->exits.size()) * 4;
   if (known_bytes_ + bytes <= kMaxKnownBytes) {
     known_bytes_ += bytes;
@@ -30,14 +34,20 @@ std::shared_ptr<const StateTokens> TokenMasks::of(StateId state) {
   return tokens;
 }
 
-void TokenMasks::precompute(std::chrono::microseconds time) {
+void TokenMasks::precompute(std::chrono::microseconds time, int64_t work) {
   const auto end = std::chrono::steady_clock::now() + time;
-  for (StateId state = 0; state < known_.size() && std::chrono::steady_clock::now() < end; ++state)
-    if (automaton_->has_bytes[state]) of(state);
+  for (StateId state = 0; state < known_.size() && std::chrono::steady_clock::now() < end; ++state) {
+    int64_t left = work;
+    if (automaton_->has_bytes[state]) of(state, left);
+  }
+}
+
+size_t TokenMasks::bytes() const {
+  const std::lock_guard lock(mutex_);
+  return known_bytes_ + configurations_->bytes() + known_.size() * sizeof(known_[0]);
 }
 
 std::shared_ptr<const StateTokens> TokenMasks::compute(StateId state) {
-  if (configurations_->bytes() > kMaxScratchBytes) configurations_ = std::make_unique<Configurations>(automaton_);
   auto result = std::make_shared<StateTokens>();
   std::fill(bits_.begin(), bits_.end(), 0);
   const auto nodes = vocabulary_->nodes();

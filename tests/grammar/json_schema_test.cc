@@ -152,6 +152,19 @@ TEST(JsonSchema, WhatIsNotSupportedIsNamedWithItsPath) {
     }
 }
 
+TEST(JsonSchema, UrlsAsPydanticAsksForThem) {
+  const auto vocabulary = test::vocabulary();
+  const auto url = test::schema(R"({"type":"string","format":"uri","minLength":1,"maxLength":2083})", vocabulary);
+  for (const char* good : {"http://a", "https://example.com", "https://a.b-c.org:8080/x/y.png?q=1&r=%C3%A9#top"})
+    EXPECT_TRUE(matches(*url, fmt::format("\"{}\"", good))) << good;
+  for (const char* bad : {"", "example.com", "ftp://a", "https://", "https://-a", "https://a b", "https://a/\\u00e9"})
+    EXPECT_FALSE(matches(*url, fmt::format("\"{}\"", bad))) << bad;
+  EXPECT_TRUE(matches(*test::schema(R"({"type":"string","format":"uri"})", vocabulary),
+                      fmt::format("\"https://a/{}\"", std::string(5000, 'x'))));
+  EXPECT_FALSE(matches(*url, fmt::format("\"https://a/{}\"", std::string(2080, 'x'))));
+  EXPECT_THROW(test::schema(R"({"type":"string","format":"uri","maxLength":20})", vocabulary), Error);
+}
+
 TEST(JsonSchema, ManyOptionalPropertiesCostLittle) {
   std::string properties;
   for (int i = 0; i < 300; ++i) properties += fmt::format(R"({}"property{}":{{"type":"string"}})", i > 0 ? "," : "", i);

@@ -217,5 +217,48 @@ TEST(Masks, AmbiguityDoesNotMultiply) {
   EXPECT_FALSE(test::matches(*nested, std::string(65, 'a')));
 }
 
+/// A grammar of rules that a text may all be in at once.
+std::string ambiguous(int rules) {
+  std::string root = "root ::= (", text;
+  for (int i = 0; i < rules; ++i) {
+    root += fmt::format("{}r{}", i == 0 ? "" : " | ", i);
+    text += fmt::format("r{0} ::= \"a\" r{0} \"b\" | \"a\" [a-c]* | \"c\"\n", i);
+  }
+  return root + ")+\n" + text;
+}
+
+TEST(Masks, AmbiguousGrammarsAreRefusedInTime) {
+  const auto words = test::synthetic_vocabulary(20'000, 3);
+  const auto begin = std::chrono::steady_clock::now();
+  int refused = 0;
+  for (const int rules : {50, 500, 1500, 4000}) {
+    try {
+      const auto grammar = CompiledGrammar::compile(read_gbnf(ambiguous(rules), "test"), words);
+      GrammarState state = grammar->start();
+      for (int i = 0; i < 100; ++i) {
+        const auto before = std::chrono::steady_clock::now();
+        mask_of(*grammar, state);
+        ASSERT_TRUE(state.accept_bytes("a"));
+        EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(5)) << rules;
+      }
+    } catch (const Error& error) {
+      ++refused;
+      EXPECT_NE(std::string(error.what()).find("ambiguous"), std::string::npos) << error.what();
+    }
+  }
+  EXPECT_GE(refused, 2);
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+}
+
+TEST(Masks, BytesCountWhatWasLearned) {
+  const auto words = test::synthetic_vocabulary(20'000, 3);
+  const auto grammar = CompiledGrammar::compile(read_gbnf("root ::= [a-z]* | \"x\" root \"y\"\n", "test"), words,
+                                                std::chrono::microseconds(0));
+  const size_t before = grammar->bytes();
+  GrammarState state = grammar->start();
+  mask_of(*grammar, state);
+  EXPECT_GT(grammar->bytes(), before + words->mask_words() * 8);
+}
+
 }  // namespace
 }  // namespace puna::grammar
