@@ -58,7 +58,6 @@ struct Connection::Watch {
   }
   ~Watch() {
     --connection.server_.open_requests;
-    connection.hold_body(0);
     exchange.watch(nullptr);
     try {
       exchange.leave();
@@ -189,7 +188,7 @@ std::optional<Refusal> Connection::parse(RequestParser& parser) {
 void Connection::begin_body(const RequestParser& parser) {
   phase_ = Phase::kBody;
   deadline_ = Clock::now() + server_.limits.body_time;
-  if (server_.body_bytes + parser.announced_body_bytes() > server_.limits.all_bodies_bytes)
+  if (*server_.body_bytes + parser.announced_body_bytes() > server_.limits.all_bodies_bytes)
     throw Refusal(503, "the requests under way leave no memory for this one's body; try again");
   if (parser.expects_continue() && in_.empty()) {
     out_ += "HTTP/1.1 100 Continue\r\n\r\n";
@@ -199,9 +198,15 @@ void Connection::begin_body(const RequestParser& parser) {
 
 /// Of this connection's request, `bytes` are in memory.
 void Connection::hold_body(int64_t bytes) {
-  server_.body_bytes += bytes - std::exchange(held_bytes_, bytes);
-  if (bytes > 0 && server_.body_bytes > server_.limits.all_bodies_bytes)
+  *server_.body_bytes += bytes - std::exchange(held_bytes_, bytes);
+  if (bytes > 0 && *server_.body_bytes > server_.limits.all_bodies_bytes)
     throw Refusal(503, "the requests under way leave no memory for this one's body; try again");
+}
+
+/// From here on they are held as long as the result lives: a handler may need a body longer than its client stays.
+std::shared_ptr<void> Connection::pass_on_body() {
+  const int64_t bytes = std::exchange(held_bytes_, 0);
+  return {nullptr, [bytes, all = server_.body_bytes](void*) { *all -= bytes; }};
 }
 
 std::optional<Refusal> Connection::out_of_time() const {
@@ -255,7 +260,9 @@ asio::awaitable<bool> Connection::answer(RequestParser& parser) {
   answer.keep_alive = parser.keep_alive();
   const Watch watch(*this, *answer.exchange);
   last_sent_ = Clock::now();
-  call_handler(answer, parser.take());
+  Request request = parser.take();
+  const std::shared_ptr<void> held = request.held = pass_on_body();
+  call_handler(answer, std::move(request));
   while (!cut_ && advance(answer)) {
     if (out_.empty() && answer.complete) {
       if (answer.keep_alive && !server_.draining) co_return true;

@@ -24,7 +24,8 @@ struct ServerState {
   Limits limits;
   Handler handler;
   bool draining = false;
-  int64_t body_bytes = 0;      // of all requests
+  /// Of all requests, by whoever still holds one.
+  std::shared_ptr<std::atomic<int64_t>> body_bytes = std::make_shared<std::atomic<int64_t>>(0);
   std::vector<char> received;  // for one read
   std::atomic<int64_t> open_connections = 0, open_requests = 0, accepted = 0, refused = 0;
 };
@@ -58,6 +59,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<Refusal> parse(RequestParser& parser);
   void begin_body(const RequestParser& parser);
   void hold_body(int64_t bytes);
+  std::shared_ptr<void> pass_on_body();
   std::optional<Refusal> out_of_time() const;
 
   void call_handler(Answer& answer, Request request);

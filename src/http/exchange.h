@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@ struct Request {
   std::map<std::string, std::string> headers;  // names in small letters; equal names joined by ", "
   std::string body;                            // whole
   std::string peer;                            // address of the client, without its port
+  std::shared_ptr<void> held;                  // the body counts as held (Limits::all_bodies_bytes) until it is dropped
 
   /// "" when absent. `name` in small letters.
   std::string_view header(const std::string& name) const;

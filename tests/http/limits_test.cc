@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <mutex>
+#include <thread>
 
 #include "base/json.h"
 #include "tests/http/support.h"
@@ -125,6 +127,40 @@ TEST(Limits, BytesOfAllBodies) {
   EXPECT_EQ(status_of(first.receive_answer()), 200);
   first.send(post("/", std::string(1500, 'b')));
   EXPECT_EQ(body_of(first.receive_answer()), "1500");
+}
+
+TEST(Limits, ABodyThatAHandlerKeepsCountsBeyondItsClient) {
+  std::mutex mutex;
+  std::shared_ptr<void> kept;
+  std::atomic<bool> is_kept = false, is_gone = false;
+  RunningServer running(
+      [&](const Request& request, const std::shared_ptr<Exchange>& exchange) {
+        if (request.path != "/keep") return answer_size(request, exchange);
+        const std::lock_guard lock(mutex);
+        kept = request.held;
+        exchange->on_gone([&] { is_gone = true; });
+        is_kept = true;
+        std::thread([exchange, &is_gone] {
+          while (!is_gone) std::this_thread::sleep_for(milliseconds(5));
+        }).detach();
+      },
+      with([](Limits& limits) { limits.all_bodies_bytes = 1500; }));
+  {
+    Client first(running.port());
+    first.send(post("/keep", std::string(1000, 'b')));
+    ASSERT_TRUE(eventually([&] { return is_kept.load(); }));
+  }
+  ASSERT_TRUE(eventually([&] { return is_gone.load(); }));
+  Client second(running.port());
+  second.send(post("/", std::string(501, 'b')));
+  EXPECT_EQ(status_of(second.receive_all()), 503);
+  {
+    const std::lock_guard lock(mutex);
+    kept.reset();
+  }
+  Client third(running.port());
+  third.send(post("/", std::string(1500, 'b')));
+  EXPECT_EQ(body_of(third.receive_answer()), "1500");
 }
 
 TEST(Limits, HeaderTimeCutsWhoSendsSlowly) {
