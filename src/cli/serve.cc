@@ -18,9 +18,11 @@ namespace {
 struct ServeFlags {
   ModelOptions model;
   EngineFlags engine;
-  std::string host = "127.0.0.1", name, keys, certificate, key;
+  std::string host = "127.0.0.1", name, keys, certificate, key, image_dir, request_log;
+  bool fetch_images = false;
   uint16_t port = 8080;
-  int64_t context = 8192, max_requests = 1024, max_sequences = 256, max_tokens = 4096, drain_seconds = 30;
+  int64_t context = 8192, max_requests = 1024, max_sequences = 256, max_tokens = 4096, drain_seconds = 30,
+          request_seconds = 3600;
   std::vector<std::string> origins;
 };
 
@@ -40,7 +42,11 @@ void run_serve(const ServeFlags& flags) {
   if (flags.certificate.empty() != flags.key.empty())
     throw UsageError("--certificate",
                      "and --key go together: the certificate with its chain, and its private key (PEM)");
+  if (!flags.image_dir.empty() && !std::filesystem::is_directory(flags.image_dir))
+    throw UsageError("--image-dir", fmt::format("is '{}', which is no directory", flags.image_dir));
+  server::RequestLog request_log(flags.request_log);
   server::ApiOptions api_options;
+  api_options.log = &request_log;
   if (!flags.keys.empty()) api_options.keys = server::Keys(flags.keys);
   api_options.origins = flags.origins;
   api_options.loopback = is_loopback(flags.host);
@@ -53,6 +59,8 @@ void run_serve(const ServeFlags& flags) {
   options.model_id = flags.name.empty() ? std::filesystem::path(loaded.name).filename().string() : flags.name;
   options.max_requests = flags.max_requests;
   options.default_tokens = flags.max_tokens;
+  options.request_seconds = static_cast<double>(flags.request_seconds);
+  options.images = {flags.image_dir, flags.fetch_images};
   server::Service service(loaded, options);
   server::Api api(service, std::move(api_options));
 
@@ -91,7 +99,8 @@ void add_serve(CLI::App& app) {
   command->add_option("--port", flags->port, "0: any free one")->type_name("N")->capture_default_str();
   command->add_option("--name", flags->name, "What requests call the model; default: the name of its directory")
       ->type_name("NAME");
-  command->add_option("--keys", flags->keys, "Ask for a key: a file of their SHA-256, one a line")->type_name("FILE");
+  command->add_option("--keys", flags->keys, "Ask for a key: a file of their SHA-256, one a line, with limits")
+      ->type_name("FILE");
   command->add_option("--origin", flags->origins, "Web pages that may ask from a browser, such as https://chat.example")
       ->type_name("URL");
   command->add_option("--certificate", flags->certificate, "Serve https: certificate with its chain, PEM")
@@ -113,6 +122,17 @@ void add_serve(CLI::App& app) {
       ->type_name("N")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->capture_default_str();
+  command
+      ->add_option("--request-time", flags.request_seconds,
+                   "Seconds from a request's arrival; then it has what there is")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
+      ->capture_default_str();
+  command->add_option("--image-dir", flags->image_dir, "Requests may name pictures in this directory, as file:NAME")
+      ->type_name("DIR");
+  command->add_flag("--fetch-images", flags->fetch_images, "Get pictures from http and https URLs of public addresses");
+  command->add_option("--request-log", flags->request_log, "Add a line of JSON for each request; -: standard error")
+      ->type_name("FILE");
   command->add_option("--drain", flags->drain_seconds, "Seconds that running answers may take to end after Ctrl-C")
       ->type_name("SECONDS")
       ->check(CLI::Range(int64_t{0}, int64_t{86400}))

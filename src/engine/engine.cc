@@ -85,7 +85,8 @@ Engine::Engine(const LoadedModel& loaded, const EngineOptions& options)
       bytes_(model::page_bytes(loaded.config().text, format_)),
       blocks_(shape_of(loaded, options, bytes_)),
       pages_(loaded.config().text, format_, blocks_.shape().global_blocks, blocks_.shape().chunk_blocks),
-      scheduler_(scheduler_options(loaded, options), blocks_) {
+      scheduler_(scheduler_options(loaded, options), blocks_),
+      embedder_(loaded) {
   if (options.draft) {
     const int64_t most = blocks_.shape().global_blocks * cache::kBlockTokens;
     draft_.emplace(*options.draft, loaded,
@@ -117,7 +118,7 @@ int64_t Engine::cache_bytes_for(int64_t tokens) const {
   return static_cast<int64_t>(std::ceil(sequences * static_cast<double>(bytes_of(usual, bytes_)))) + 1;  // rounding
 }
 
-std::shared_ptr<Ticket> Engine::submit(Request request) {
+std::shared_ptr<Job> Engine::job_of(Request request) const {
   const auto total = static_cast<int64_t>(request.prompt.tokens.size());
   check_prompt(loaded_, request.prompt);
   if (total > context_limit())
@@ -146,22 +147,53 @@ std::shared_ptr<Ticket> Engine::submit(Request request) {
   job->request = std::move(request);
   job->ticket = std::make_shared<Ticket>();
   job->arrival = Clock::now();
+  return job;
+}
+
+std::shared_ptr<Ticket> Engine::submit(Request request) {
+  std::vector<Request> one;
+  one.push_back(std::move(request));
+  return submit(std::move(one)).front();
+}
+
+Engine::Tickets Engine::submit(std::vector<Request> requests, const std::function<void(const Tickets&)>& accepted) {
+  std::vector<std::shared_ptr<Job>> jobs;
+  Tickets tickets;
+  for (Request& request : requests) {
+    jobs.push_back(job_of(std::move(request)));
+    tickets.push_back(jobs.back()->ticket);
+  }
+  if (accepted) accepted(tickets);
   {
     const std::lock_guard lock(mutex_);
-    job->order = next_order_++;
-    arrivals_.push_back(job);
-    ++stats_.waiting;
+    for (std::shared_ptr<Job>& job : jobs) {
+      job->order = next_order_++;
+      arrivals_.push_back(std::move(job));
+      ++stats_.waiting;
+    }
   }
   arrived_.notify_one();
-  return job->ticket;
+  return tickets;
+}
+
+void Engine::embed(EmbeddingRequest request) {
+  check(loaded_, request);
+  {
+    const std::lock_guard lock(mutex_);
+    embeddings_.push_back(std::move(request));
+  }
+  arrived_.notify_one();
 }
 
 void Engine::take_arrivals() {
   std::vector<std::shared_ptr<Job>> arrivals;
+  std::vector<EmbeddingRequest> embeddings;
   {
     const std::lock_guard lock(mutex_);
     arrivals.swap(arrivals_);
+    embeddings.swap(embeddings_);
   }
+  for (EmbeddingRequest& request : embeddings) embedder_.add(std::move(request));
   for (std::shared_ptr<Job>& job : arrivals) {
     const bool forks = job->request.completions > 1;
     auto stream = std::make_unique<Stream>(std::move(job), 0, loaded_.tokenizer);
@@ -256,11 +288,12 @@ void Engine::serve(std::stop_token stop) {
   while (!stop.stop_requested()) {
     if (step()) continue;
     std::unique_lock lock(mutex_);
-    arrived_.wait(lock, [&] { return stop.stop_requested() || !arrivals_.empty(); });
+    arrived_.wait(lock, [&] { return stop.stop_requested() || !arrivals_.empty() || !embeddings_.empty(); });
   }
   take_arrivals();
   for (const auto& stream : scheduler_.streams()) end(*stream, StopReason::kCancelled);
   finish_ended();
+  embedder_.give_up();
 }
 
 void Engine::update_stats() {

@@ -7,12 +7,14 @@
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <stop_token>
 #include <vector>
 
+#include "engine/embedding.h"
 #include "engine/paged_step.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
@@ -64,6 +66,13 @@ class Engine {
   /// Queues a request. Throws Error for what could never run: a bad token, a prompt beyond the model's context or
   /// beyond the whole cache (with the size that would hold it), settings out of range.
   std::shared_ptr<Ticket> submit(Request request);
+  /// Queues all of them, or throws as submit() does and queues none. `accepted`, when given, gets their tickets before
+  /// any callback is called.
+  using Tickets = std::vector<std::shared_ptr<Ticket>>;
+  Tickets submit(std::vector<Request> requests, const std::function<void(const Tickets&)>& accepted = {});
+
+  /// Queues texts to be made vectors of, between the steps of answers. Throws Error for what could never run.
+  void embed(EmbeddingRequest request);
 
   /// EngineOptions::cache_bytes that hold one sequence of so many tokens.
   int64_t cache_bytes_for(int64_t tokens) const;
@@ -87,6 +96,7 @@ class Engine {
   const cache::CacheShape& shape() const { return blocks_.shape(); }
 
  private:
+  std::shared_ptr<Job> job_of(Request request) const;
   bool step_once();
   void take_arrivals();
   void end_cancelled();
@@ -115,10 +125,12 @@ class Engine {
   model::PagedCache pages_;
   Scheduler scheduler_;
   std::optional<DraftModel> draft_;
+  Embedder embedder_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable arrived_;
   std::vector<std::shared_ptr<Job>> arrivals_;
+  std::vector<EmbeddingRequest> embeddings_;
   int64_t next_order_ = 0;
   EngineStats stats_;
 };

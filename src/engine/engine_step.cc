@@ -57,7 +57,9 @@ bool Engine::step_once() {
     run_entries(entries);
   }
   finish_ended();
-  return !entries.empty() || !full.empty() || !scheduler_.streams().empty();
+  const bool embeds = embedder_.busy();
+  if (embeds) embedder_.step(options_.step_tokens);
+  return embeds || !entries.empty() || !full.empty() || !scheduler_.streams().empty();
 }
 
 void Engine::add_drafts(std::vector<StepEntry>& entries) {

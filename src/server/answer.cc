@@ -3,11 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cctype>
-#include <optional>
 
 #include "arch/layer_plan.h"
-#include "server/api_error.h"
+#include "server/answer_writer.h"
 #include "server/result_json.h"
 
 namespace puna::server {
@@ -15,52 +13,60 @@ namespace {
 
 constexpr size_t kMostUnsent = size_t{4} << 20;  // bytes; a client that reads no more than that is given up
 
-/// In a header: names of letters, digits, "_", "-" and ".", as many as fit.
-std::string shown_names(const std::vector<std::string>& names) {
-  constexpr size_t kMostBytes = 1000;
-  std::string shown;
-  for (const std::string& name : names) {
-    const bool plain = std::all_of(name.begin(), name.end(), [](unsigned char c) {
-      return c < 0x80 && (std::isalnum(c) != 0 || c == '_' || c == '-' || c == '.');
-    });
-    if (plain && shown.size() + name.size() < kMostBytes) shown += (shown.empty() ? "" : ", ") + name;
+double seconds_between(engine::Clock::time_point from, engine::Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+const char* id_prefix(CallForm form) {
+  switch (form) {
+    case CallForm::kChat:
+      return "chatcmpl-";
+    case CallForm::kCompletions:
+      return "cmpl-";
+    case CallForm::kResponses:
+      return "resp_";
+    case CallForm::kMessages:
+      return "msg_";
   }
-  return shown;
+  return "";
 }
 
-double seconds_since(engine::Clock::time_point then) {
-  return std::chrono::duration<double>(engine::Clock::now() - then).count();
-}
-
-/// One call on its way. What the engine's thread calls is never called by two threads at once; the mutex is for the
-/// time before all requests are submitted.
+/// One call on its way. The engine's thread alone calls it once all is submitted, and a worker once all is done.
 class Answer : public std::enable_shared_from_this<Answer> {
  public:
   Answer(CompletionCall call, Service& service, std::shared_ptr<Service::Place> place,
          std::shared_ptr<http::Exchange> exchange)
-      : call_(std::move(call)),
+      : state_{service, new_id(id_prefix(call.form)), unix_time(), std::move(call), {}, {}},
+        call_(state_.call),
         service_(service),
         place_(std::move(place)),
         exchange_(std::move(exchange)),
-        id_(new_id(call_.chat ? "chatcmpl-" : "cmpl-")),
         num_completions_(static_cast<size_t>(call_.requests.front().completions)),
-        choices_(call_.requests.size() * num_completions_),
-        responses_(call_.requests.size()),
         num_open_(call_.requests.size()),
-        running_(service.requests().begin(id_, call_.owner, created_, prompt_tokens_of(call_))) {
+        running_(service.requests().begin(state_.id, place_->owner, state_.created, prompt_tokens_of(call_))) {
+    state_.choices.resize(call_.requests.size() * num_completions_);
+    state_.responses.resize(call_.requests.size());
+    writer_ = call_.form == CallForm::kResponses  ? responses_writer(state_)
+              : call_.form == CallForm::kMessages ? messages_writer(state_)
+                                                  : openai_writer(state_);
     if (call_.tools.tools.empty()) return;
-    for (Choice& choice : choices_) choice.parser.emplace(call_.tools);
+    for (Choice& choice : state_.choices) choice.parser.emplace(call_.tools);
   }
 
   void start() {
     check_lengths();
     prepare_routing();
-    submit();
+    if (place_->record) place_->record->id = state_.id;
+    std::vector<engine::Request> requests = call_.requests;
+    for (size_t i = 0; i < requests.size(); ++i) set_callbacks(requests[i], i);
+    service_.engine().submit(std::move(requests), [this](const engine::Engine::Tickets& tickets) {
+      tickets_ = tickets;
+      if (!call_.stream) return;
+      exchange_->begin(head("text/event-stream"));
+      send(writer_->begin());
+    });
     exchange_->on_gone([weak = weak_from_this()] {
-      if (const auto self = weak.lock()) {
-        const std::lock_guard guard(self->mutex_);
-        self->cancel();
-      }
+      if (const auto self = weak.lock()) self->cancel();
     });
   }
 
@@ -71,51 +77,18 @@ class Answer : public std::enable_shared_from_this<Answer> {
     return tokens;
   }
 
-  struct ToolCall {
-    std::string id, name, arguments;
-  };
-
-  struct Choice {
-    std::optional<text::ToolCallParser> parser;
-    std::string content;  // what is no call, with a parser
-    std::vector<ToolCall> calls;
-    std::vector<engine::Sample> samples;  // not yet sent
-    engine::Clock::time_point last_token;
-    bool begun = false;
-    int64_t offset = 0;  // characters sent, for text_offset
-  };
-
-  void submit() {
-    const std::lock_guard lock(mutex_);  // nothing is sent before all are submitted
-    for (size_t i = 0; i < call_.requests.size(); ++i) {
-      engine::Request request = call_.requests[i];
-      request.routing = routing_;
-      set_callbacks(request, i);
-      try {
-        tickets_.push_back(service_.engine().submit(std::move(request)));
-      } catch (...) {
-        given_up_ = true;
-        cancel();
-        throw;
-      }
-    }
-    if (call_.stream) exchange_->begin(head("text/event-stream"));
-  }
-
   void check_lengths() const {
     const int64_t context = service_.loaded().config().text.max_position_embeddings;
     for (const engine::Request& request : call_.requests) {
       const int64_t tokens = std::ssize(request.prompt.tokens);
-      if (context > 0 && tokens >= context) {
-        throw ApiError(400, fmt::format("The prompt has {} tokens; the model's context is {}.", tokens, context),
-                       call_.chat ? "messages" : "prompt", "context_length_exceeded");
-      }
+      if (context > 0 && tokens >= context) throw too_long(tokens, context, prompt_field(call_.form));
     }
   }
 
   void prepare_routing() {
     if (!call_.return_routing) return;
-    if (choices_.size() > 1) throw ApiError(400, "'return_routing' needs one prompt and 'n' of 1", "return_routing");
+    if (state_.choices.size() > 1)
+      throw ApiError(400, "'return_routing' needs one prompt and 'n' of 1", "return_routing");
     const engine::Request& request = call_.requests.front();
     const arch::TextConfig& config = service_.loaded().config().text;
     const auto plans = arch::layer_plan(config);
@@ -133,9 +106,9 @@ class Answer : public std::enable_shared_from_this<Answer> {
   void keep_routing(const engine::Response& response) {
     const engine::Generation& one = response.completions.front();
     KeptRouting kept;
-    kept.id = id_;
-    kept.owner = call_.owner;
-    kept.created = created_;
+    kept.id = state_.id;
+    kept.owner = place_->owner;
+    kept.created = state_.created;
     kept.prompt = call_.requests.front().prompt;
     kept.prompt.features.reset();
     kept.generated = one.tokens;
@@ -149,14 +122,14 @@ class Answer : public std::enable_shared_from_this<Answer> {
   void set_callbacks(engine::Request& request, size_t prompt) {
     const auto self = shared_from_this();
     request.on_token = [self, prompt](int completion, const engine::Sample& sample) {
-      self->token(prompt, completion, sample);
+      self->token(self->index_of(prompt, completion), sample);
     };
-    if (call_.stream || choices_.front().parser) {
+    if (call_.stream || state_.choices.front().parser) {
       request.on_text = [self, prompt](int completion, std::string_view text) {
-        const std::lock_guard lock(self->mutex_);
         self->take_text(self->index_of(prompt, completion), text);
       };
     }
+    request.routing = routing_;
     request.on_prefill = [self](int64_t done, int64_t) { self->running_->prompt_done = done; };
     request.on_done = [self, prompt](const engine::Response& response) { self->done(prompt, response); };
   }
@@ -175,252 +148,129 @@ class Answer : public std::enable_shared_from_this<Answer> {
     if (call_.stream) reply.headers.emplace_back("Cache-Control", "no-cache");
     if (const std::string names = shown_names(call_.unknown); !names.empty())
       reply.headers.emplace_back("X-Puna-Ignored", names);
-    reply.headers.emplace_back("X-Request-Id", id_);
+    reply.headers.emplace_back("X-Request-Id", state_.id);
     return reply;
   }
 
-  OrderedJson envelope(const char* object) const {
-    return {{"id", id_}, {"object", object}, {"created", created_}, {"model", service_.options().model_id}};
-  }
-
-  void token(size_t prompt, int completion, const engine::Sample& sample) {
-    Choice& choice = choices_[index_of(prompt, completion)];
+  void token(size_t index, const engine::Sample& sample) {
+    Choice& choice = state_.choices[index];
     const auto now = engine::Clock::now();
     if (choice.last_token == engine::Clock::time_point()) {
-      service_.metrics()->first_token(seconds_since(call_.arrival));
+      service_.metrics()->first_token(seconds_between(place_->arrival, now));
     } else {
-      service_.metrics()->next_token(std::chrono::duration<double>(now - choice.last_token).count());
+      service_.metrics()->next_token(seconds_between(choice.last_token, now));
     }
     choice.last_token = now;
     running_->count_token();
     if (call_.stream && call_.top_logprobs >= 0) choice.samples.push_back(sample);
     const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
-    if (choice.parser && sample.id < tokenizer.vocab_size() && tokenizer.is_special(sample.id)) {
-      const std::lock_guard lock(mutex_);
-      take_events(index_of(prompt, completion), choice.parser->special(tokenizer.token_bytes(sample.id)));
-    }
+    if (choice.parser && sample.id < tokenizer.vocab_size() && tokenizer.is_special(sample.id))
+      take_events(index, choice.parser->special(tokenizer.token_bytes(sample.id)));
   }
 
-  // ---- calls of tools
-
   void take_text(size_t index, std::string_view text) {
-    Choice& choice = choices_[index];
-    if (!choice.parser) return send_text(index, text);
-    take_events(index, choice.parser->push(text));
+    Choice& choice = state_.choices[index];
+    if (choice.parser) return take_events(index, choice.parser->push(text));
+    if (!text.empty()) send(writer_->text(index, text));
   }
 
   void take_events(size_t index, const std::vector<text::ToolCallEvent>& events) {
     using Kind = text::ToolCallEvent::Kind;
-    Choice& choice = choices_[index];
+    Choice& choice = state_.choices[index];
     for (const text::ToolCallEvent& event : events) {
       if (event.kind == Kind::kContent) {
         choice.content += event.text;
-        if (call_.stream) send_text(index, event.text);
-        continue;
-      }
-      OrderedJson delta = {{"index", event.call}};
-      if (event.kind == Kind::kCallBegun) {
-        choice.calls.push_back({new_id("call_"), event.text, ""});
-        delta.update(call_json(choice.calls.back()));
+        if (call_.stream && !event.text.empty()) send(writer_->text(index, event.text));
+      } else if (event.kind == Kind::kCallBegun) {
+        choice.calls.push_back({new_id(call_.form == CallForm::kMessages ? "toolu_" : "call_"), event.text, ""});
+        if (call_.stream) send(writer_->call_begun(index, event.call));
       } else if (event.kind == Kind::kArguments) {
         choice.calls.at(event.call).arguments += event.text;
-        delta["function"] = {{"arguments", event.text}};
-      } else {
-        continue;
+        if (call_.stream) send(writer_->call_arguments(index, event.call, event.text));
       }
-      if (!call_.stream || given_up_) continue;
-      begin_choice(index);
-      send_choice(index, {{"tool_calls", OrderedJson::array({std::move(delta)})}}, {}, nullptr);
     }
   }
 
-  static OrderedJson call_json(const ToolCall& call) {
-    return {{"id", call.id}, {"type", "function"}, {"function", {{"name", call.name}, {"arguments", call.arguments}}}};
-  }
-
-  OrderedJson reason_of(size_t index, engine::StopReason reason) const {
-    const char* name = finish_reason(reason);
-    return !choices_[index].calls.empty() && name == std::string_view("stop") ? "tool_calls" : name;
-  }
-
-  /// What the parser still held back.
-  void finish_calls(size_t prompt) {
-    for (size_t i = 0; i < num_completions_; ++i) {
-      const size_t index = prompt * num_completions_ + i;
-      if (choices_[index].parser) take_events(index, choices_[index].parser->finish());
-    }
-  }
-
-  // ---- in pieces
-
-  void send(const OrderedJson& json) {
-    exchange_->write("data: " + dump(json) + "\n\n");
+  void send(const std::string& events) {
+    if (given_up_ || events.empty()) return;
+    exchange_->write(events);
     if (exchange_->unsent_bytes() <= kMostUnsent) return;
     given_up_ = true;  // and dropped without its end, so that the client sees that it is not whole
     cancel();
   }
 
-  OrderedJson logprobs_of(Choice& choice, std::span<const engine::Sample> samples) {
-    if (call_.top_logprobs < 0) return nullptr;
-    if (call_.chat) return chat_logprobs(service_.loaded(), samples);
-    std::vector<PlacedToken> tokens;
-    for (const engine::Sample& sample : samples) tokens.push_back({sample.id, &sample});
-    return completion_logprobs(service_.loaded(), tokens, call_.top_logprobs, choice.offset);
-  }
-
-  OrderedJson chunk(OrderedJson choice) const {
-    OrderedJson json = envelope(call_.chat ? "chat.completion.chunk" : "text_completion");
-    json["choices"] = OrderedJson::array({std::move(choice)});
-    if (call_.include_usage) json["usage"] = nullptr;
-    return json;
-  }
-
-  void send_choice(size_t index, OrderedJson delta, std::string_view text, const OrderedJson& reason) {
-    if (given_up_) return;
-    Choice& choice = choices_[index];
-    OrderedJson json = {{"index", index}};
-    if (call_.chat) {
-      json["delta"] = std::move(delta);
-    } else {
-      json["text"] = text;
-    }
-    json["logprobs"] = choice.samples.empty() ? OrderedJson(nullptr) : logprobs_of(choice, choice.samples);
-    choice.samples.clear();
-    json["finish_reason"] = reason;
-    send(chunk(std::move(json)));
-  }
-
-  void begin_choice(size_t index) {
-    Choice& choice = choices_[index];
-    if (std::exchange(choice.begun, true)) return;
-    const size_t prompt = index / num_completions_;
-    if (call_.chat) {
-      const std::vector<engine::Sample> kept = std::exchange(choice.samples, {});
-      send_choice(index, {{"role", "assistant"}, {"content", ""}}, {}, nullptr);
-      choice.samples = kept;
-    } else if (call_.echo) {
-      send_choice(index, {}, prompt_text(prompt), nullptr);
-    }
-  }
-
-  void send_text(size_t index, std::string_view text) {
-    if (given_up_ || text.empty()) return;
-    begin_choice(index);
-    send_choice(index, {{"content", text}}, text, nullptr);
-  }
-
-  void end_stream(size_t prompt, const engine::Response& response) {
-    for (size_t i = 0; i < response.completions.size(); ++i) {
-      const size_t index = prompt * num_completions_ + i;
-      begin_choice(index);
-      send_choice(index, OrderedJson::object(), {}, reason_of(index, response.completions[i].reason));
-    }
-  }
-
-  // ---- whole
-
-  std::span<const engine::TokenId> prompt_tokens(size_t prompt) const {
-    const std::span<const engine::TokenId> tokens = call_.requests[prompt].prompt.tokens;
-    return call_.added_bos[prompt] ? tokens.subspan(1) : tokens;
-  }
-  std::string prompt_text(size_t prompt) const { return service_.loaded().tokenizer->decode(prompt_tokens(prompt)); }
-
-  /// Of the prompt when it is echoed, and of what was generated.
-  OrderedJson whole_logprobs(size_t prompt, const engine::Response& response, const engine::Generation& one) {
-    if (call_.top_logprobs < 0) return nullptr;
-    if (call_.chat) return chat_logprobs(service_.loaded(), one.samples);
-    std::vector<PlacedToken> tokens;
-    if (call_.echo) {
-      const auto ids = prompt_tokens(prompt);
-      const size_t skipped = call_.added_bos[prompt] ? 0 : 1;  // samples are of the prompt's tokens from the second on
-      for (size_t i = 0; i < ids.size(); ++i)
-        tokens.push_back({ids[i], i < skipped ? nullptr : &response.prompt_samples.at(i - skipped)});
-    }
-    for (const engine::Sample& sample : one.samples) tokens.push_back({sample.id, &sample});
-    int64_t offset = 0;
-    return completion_logprobs(service_.loaded(), tokens, call_.top_logprobs, offset);
-  }
-
-  OrderedJson whole_choice(size_t prompt, const engine::Response& response, size_t completion) {
-    const engine::Generation& one = response.completions[completion];
-    const size_t index = prompt * num_completions_ + completion;
-    const Choice& choice = choices_[index];
-    OrderedJson json = {{"index", index}};
-    if (call_.chat) {
-      const std::string& content = choice.parser ? choice.content : one.text;
-      json["message"] = {{"role", "assistant"}, {"content", content}, {"refusal", nullptr}};
-      if (!choice.calls.empty()) {
-        if (content.empty()) json["message"]["content"] = nullptr;
-        json["message"]["tool_calls"] = OrderedJson::array();
-        for (const ToolCall& call : choice.calls) json["message"]["tool_calls"].push_back(call_json(call));
-      }
-    } else {
-      json["text"] = (call_.echo ? prompt_text(prompt) : "") + one.text;
-    }
-    json["logprobs"] = whole_logprobs(prompt, response, one);
-    json["finish_reason"] = reason_of(index, one.reason);
-    return json;
-  }
-
-  void reply_whole() {
-    OrderedJson json = envelope(call_.chat ? "chat.completion" : "text_completion");
-    json["choices"] = OrderedJson::array();
-    for (size_t prompt = 0; prompt < responses_.size(); ++prompt) {
-      for (size_t i = 0; i < responses_[prompt].completions.size(); ++i)
-        json["choices"].push_back(whole_choice(prompt, responses_[prompt], i));
-    }
-    json["usage"] = usage_json(responses_);
-    http::Reply reply = head("application/json");
-    reply.body = dump(json);
-    exchange_->reply(std::move(reply));
-  }
-
   // ---- the end
 
   void done(size_t prompt, const engine::Response& response) {
-    const std::lock_guard lock(mutex_);
+    if (place_->record) count(response, *place_->record);
     if (routing_ && !response.error) keep_routing(response);
     if (given_up_) return;
     if (response.error) return fail(api_error_of(response.error));
     const auto cut = [](const engine::Generation& one) { return one.reason == engine::StopReason::kCancelled; };
     if (std::any_of(response.completions.begin(), response.completions.end(), cut))
       return fail(ApiError(503, "The answer was cut short.", {}, "cancelled"));
-    responses_[prompt] = response;
-    finish_calls(prompt);
-    if (call_.stream) end_stream(prompt, response);
-    if (given_up_) return;
-    if (--num_open_ > 0) return;
+    const auto late = [](const engine::Generation& one) {
+      return one.reason == engine::StopReason::kDeadline && one.tokens.empty();
+    };
+    if (std::any_of(response.completions.begin(), response.completions.end(), late))
+      return fail(ApiError(503, "The request's time ended before its first token.", {}, "deadline"));
+    state_.responses[prompt] = response;
+    for (size_t i = 0; i < num_completions_; ++i) end_choice(prompt * num_completions_ + i);
+    if (given_up_ || --num_open_ > 0) return;
     given_up_ = true;
-    if (!call_.stream) return reply_whole();
-    if (call_.include_usage) {
-      OrderedJson json = envelope(call_.chat ? "chat.completion.chunk" : "text_completion");
-      json["choices"] = OrderedJson::array();
-      json["usage"] = usage_json(responses_);
-      send(json);
+    if (call_.stream) {
+      exchange_->write(writer_->end());
+      exchange_->end();
+    } else {
+      // Long answers with log-probabilities are not written while all others wait.
+      service_.prepare([self = shared_from_this()] { self->reply_whole(); }, Service::Lane::kReply);
     }
-    exchange_->write("data: [DONE]\n\n");
-    exchange_->end();
+  }
+
+  static void count(const engine::Response& response, RequestRecord& record) {
+    const Usage usage = usage_of(std::span(&response, 1));
+    record.prompt_tokens += usage.prompt;
+    record.generated_tokens += usage.generated;
+  }
+
+  void end_choice(size_t index) {
+    Choice& choice = state_.choices[index];
+    if (choice.parser) {
+      take_events(index, choice.parser->finish());
+    } else {
+      choice.content = state_.generation(index).text;
+    }
+    if (call_.stream) send(writer_->choice_end(index));
+  }
+
+  void reply_whole() {
+    try {
+      http::Reply reply = head("application/json");
+      reply.body = dump(writer_->whole());
+      exchange_->reply(std::move(reply));
+    } catch (...) {
+      exchange_->reply(api_error_of(std::current_exception()).reply(error_form(call_.form)));
+    }
   }
 
   void fail(const ApiError& error) {
-    given_up_ = true;
     cancel();
-    if (!call_.stream) return exchange_->reply(error.reply());
-    send(error.json());
-    exchange_->end();
+    if (call_.stream) {
+      send(writer_->error(error));
+      exchange_->end();
+    } else {
+      exchange_->reply(error.reply(error_form(call_.form)));
+    }
+    given_up_ = true;
   }
 
-  const CompletionCall call_;
+  AnswerState state_;
+  const CompletionCall& call_;
   Service& service_;
   const std::shared_ptr<Service::Place> place_;
   const std::shared_ptr<http::Exchange> exchange_;
-  const std::string id_;
-  const int64_t created_ = unix_time();
   const size_t num_completions_;
-
-  std::mutex mutex_;
-  std::vector<Choice> choices_;  // of the first prompt, of the second, ...
-  std::vector<engine::Response> responses_;
+  std::unique_ptr<AnswerWriter> writer_;
   std::vector<std::shared_ptr<engine::Ticket>> tickets_;
   size_t num_open_;
   const std::shared_ptr<RunningRequest> running_;  // in the list of those

@@ -7,8 +7,8 @@
 
 #include "base/error.h"
 #include "base/suggest.h"
-#include "server/answer.h"
 #include "server/api_error.h"
+#include "server/multipart.h"
 #include "server/page.h"
 #include "server/result_json.h"
 
@@ -16,6 +16,7 @@ namespace puna::server {
 namespace {
 
 constexpr int64_t kMostTokensShown = 1'000'000;
+constexpr size_t kLargeBytes = 256 << 10;  // of a body, that may take long to read
 
 std::string lower(std::string_view text) {
   std::string result(text);
@@ -49,14 +50,32 @@ bool is_own_origin(const http::Request& request) {
   return at != std::string_view::npos && lower(origin.substr(at + 3)) == lower(request.header("host"));
 }
 
-void check_json(const http::Request& request) {
+/// True for a form with files. Throws for all but that and JSON.
+bool is_multipart(const http::Request& request) {
   // Needed even of those who leave it out: a page of another origin may send that without asking first.
   const std::string_view type = request.header("content-type");
   std::string kind = lower(type.substr(0, type.find(';')));
   kind.resize(kind.find_last_not_of(" \t") + 1);
-  if (kind == "application/json") return;
-  throw ApiError(
-      415, fmt::format("Content-Type is '{}'; send JSON, with Content-Type: application/json", type.substr(0, 80)));
+  if (kind == "application/json") return false;
+  if (kind == "multipart/form-data") return true;
+  throw ApiError(415,
+                 fmt::format("Content-Type is '{}'; send JSON, with Content-Type: application/json, or a form with "
+                             "files, multipart/form-data",
+                             type.substr(0, 80)));
+}
+
+/// The JSON of a form is its part "request"; its other parts are pictures.
+OrderedJson take_parts(const std::string& type, std::string& body, Uploads& uploads) {
+  uploads = read_multipart(type, body);
+  const auto json = uploads.find("request");
+  if (json == uploads.end()) throw ApiError(400, "The form has no part 'request', which holds the JSON", "request");
+  body = std::move(json->second);
+  uploads.erase(json);
+  return parse_ordered_json(body, "request");
+}
+
+ErrorForm error_form_of(const std::string& path) {
+  return path.starts_with("/v1/messages") ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
 }
 
 }  // namespace
@@ -68,6 +87,10 @@ const std::vector<Api::Route>& Api::routes() {
       {"GET", "/v1/models", &Api::models},
       {"POST", "/v1/chat/completions", &Api::chat},
       {"POST", "/v1/completions", &Api::completions},
+      {"POST", "/v1/responses", &Api::responses},
+      {"POST", "/v1/messages", &Api::messages},
+      {"POST", "/v1/messages/count_tokens", &Api::count_tokens},
+      {"POST", "/v1/embeddings", &Api::embeddings},
       {"POST", "/tokenize", &Api::tokenize},
       {"POST", "/detokenize", &Api::detokenize},
       {"GET", "/requests", &Api::requests},
@@ -78,17 +101,23 @@ const std::vector<Api::Route>& Api::routes() {
   return kRoutes;
 }
 
-Api::Api(Service& service, ApiOptions options) : service_(service), options_(std::move(options)) {}
+Api::Api(Service& service, ApiOptions options)
+    : service_(service), options_(std::move(options)), meter_(options_.keys) {}
 
 void Api::handle(const http::Request& request, const Exchange& exchange) {
   const std::string path = known_path(request.path);
-  exchange->prepare(cors_headers(request),
-                    [metrics = service_.metrics(), path](int status) { metrics->count_request(path, status); });
+  owner_ = -1;
+  record_ = options_.log ? options_.log->begin(request.method, request.path.substr(0, 200), request.peer) : nullptr;
+  exchange->prepare(cors_headers(request), [metrics = service_.metrics(), path, record = record_](int status) {
+    metrics->count_request(path, status);
+    if (record) record->status = status;
+  });
   try {
     route(request, exchange);
   } catch (...) {
-    exchange->reply(api_error_of(std::current_exception()).reply());
+    exchange->reply(api_error_of(std::current_exception()).reply(error_form_of(request.path)));
   }
+  record_.reset();
 }
 
 void Api::route(const http::Request& request, const Exchange& exchange) {
@@ -128,10 +157,6 @@ std::string Api::known_path(const std::string& path) {
   return "unknown";
 }
 
-int Api::owner_of(const http::Request& request) const {
-  return options_.keys.empty() ? -1 : options_.keys.find(key_of(request));
-}
-
 http::Headers Api::cors_headers(const http::Request& request) const {
   const std::string origin(request.header("origin")), asked(request.header("access-control-request-headers"));
   const auto& allowed = options_.origins;
@@ -145,12 +170,14 @@ http::Headers Api::cors_headers(const http::Request& request) const {
           {"Vary", "Origin"}};
 }
 
-void Api::check_caller(const http::Request& request, const Route& route) const {
+void Api::check_caller(const http::Request& request, const Route& route) {
   if (route.open || options_.keys.empty()) return;
   const std::string_view key = key_of(request);
   if (key.empty())
     throw ApiError(401, "A key is needed: send the header Authorization: Bearer KEY", {}, "invalid_api_key");
-  if (!options_.keys.hold(key)) throw ApiError(401, "This key is not known here", {}, "invalid_api_key");
+  owner_ = options_.keys.find(key);
+  if (owner_ < 0) throw ApiError(401, "This key is not known here", {}, "invalid_api_key");
+  if (record_) record_->key = options_.keys[owner_].name;
 }
 
 void Api::reply(const Exchange& exchange, const OrderedJson& json) {
@@ -159,20 +186,30 @@ void Api::reply(const Exchange& exchange, const OrderedJson& json) {
   exchange->reply(std::move(reply));
 }
 
-void Api::with_body(const http::Request& request, const Exchange& exchange,
-                    std::function<void(const OrderedJson&, std::shared_ptr<Service::Place>)> work) {
-  check_json(request);
+void Api::with_body(const http::Request& request, const Exchange& exchange, Work work) {
+  const bool multipart = is_multipart(request);
   auto place = service_.take_place();
-  service_.prepare([body = request.body, exchange, work = std::move(work), place = std::move(place)]() mutable {
-    if (exchange->gone()) return;
-    try {
-      const OrderedJson json = parse_ordered_json(body, "body");
-      std::string().swap(body);
-      work(json, place);
-    } catch (...) {
-      exchange->reply(api_error_of(std::current_exception()).reply());
-    }
-  });
+  place->key_use = meter_.take(owner_);
+  place->owner = owner_;
+  place->record = record_;
+  const auto lane = request.body.size() > kLargeBytes ? Service::Lane::kLarge : Service::Lane::kSmall;
+  const std::string type = multipart ? std::string(request.header("content-type")) : std::string();
+  service_.prepare(
+      [=, this, form = error_form_of(request.path), body = request.body, held = request.held]() mutable {
+        if (exchange->gone()) return;
+        try {
+          const double waited = std::chrono::duration<double>(engine::Clock::now() - place->arrival).count();
+          if (waited > service_.options().request_seconds)
+            throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
+          const OrderedJson json =
+              type.empty() ? parse_ordered_json(body, "body") : take_parts(type, body, place->uploads);
+          std::string().swap(body);
+          work(json, place);
+        } catch (...) {
+          exchange->reply(api_error_of(std::current_exception()).reply(form));
+        }
+      },
+      lane);
 }
 
 void Api::health(const http::Request&, const Exchange& exchange) { reply(exchange, {{"status", "ok"}}); }
@@ -199,29 +236,13 @@ void Api::models(const http::Request& request, const Exchange& exchange) {
   reply(exchange, model);
 }
 
-void Api::chat(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [=, this, owner = owner_of(request)](const OrderedJson& body, auto place) {
-    CompletionCall call = read_chat_call(body, service_);
-    call.owner = owner;
-    answer(std::move(call), service_, std::move(place), exchange);
-  });
-}
-
-void Api::completions(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [=, this, owner = owner_of(request)](const OrderedJson& body, auto place) {
-    CompletionCall call = read_completion_call(body, service_);
-    call.owner = owner;
-    answer(std::move(call), service_, std::move(place), exchange);
-  });
-}
-
 void Api::tokenize(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>&) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
     Fields fields(body);
     std::vector<text::TokenId> tokens;
     const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
     if (const OrderedJson* messages = fields.find("messages")) {
-      tokens = service_.prompt_of(read_messages(*messages, "messages"), {}).tokens;
+      tokens = service_.prompt_of(read_messages(*messages, "messages"), {}, *place, "messages").prompt.tokens;
     } else {
       // Both names that clients use.
       auto text = fields.text("prompt");
@@ -274,14 +295,14 @@ void Api::tokenizer_info(const http::Request&, const Exchange& exchange) {
 }
 
 void Api::apply_template(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>&) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
     Fields fields(body);
     const OrderedJson* messages = fields.find("messages");
     if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
     text::ChatOptions options;
     options.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
-    const engine::Prompt prompt = service_.prompt_of(read_messages(*messages, "messages"), options);
-    reply(exchange, {{"prompt", service_.loaded().tokenizer->decode(prompt.tokens)}});
+    const auto made = service_.prompt_of(read_messages(*messages, "messages"), options, *place, "messages");
+    reply(exchange, {{"prompt", service_.loaded().tokenizer->decode(made.prompt.tokens)}});
   });
 }
 

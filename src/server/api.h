@@ -15,6 +15,7 @@ struct ApiOptions {
   Keys keys;                         // none: anybody may ask
   std::vector<std::string> origins;  // of pages in browsers that may ask, such as "https://chat.example"; "*": any
   bool loopback = true;              // only requests for this machine's own names are taken
+  RequestLog* log = nullptr;         // must outlive the Api
 };
 
 class Api {
@@ -41,16 +42,14 @@ class Api {
   static const std::vector<Route>& routes();
   /// As a route has it; "unknown": none has.
   static std::string known_path(const std::string& path);
-  /// Whose key asks, for what is told to its owner alone; -1: no keys are in force.
-  int owner_of(const http::Request& request) const;
   http::Headers cors_headers(const http::Request& request) const;
 
   void route(const http::Request& request, const Exchange& exchange);
-  void check_caller(const http::Request& request, const Route& route) const;
+  void check_caller(const http::Request& request, const Route& route);
   void reply(const Exchange& exchange, const OrderedJson& json);
   /// Reads the body as JSON and answers, on a worker.
-  void with_body(const http::Request& request, const Exchange& exchange,
-                 std::function<void(const OrderedJson&, std::shared_ptr<Service::Place>)> work);
+  using Work = std::function<void(const OrderedJson&, const std::shared_ptr<Service::Place>&)>;
+  void with_body(const http::Request& request, const Exchange& exchange, Work work);
 
   void health(const http::Request& request, const Exchange& exchange);
   void metrics(const http::Request& request, const Exchange& exchange);
@@ -64,8 +63,17 @@ class Api {
   void requests(const http::Request& request, const Exchange& exchange);
   void routing(const http::Request& request, const Exchange& exchange);
 
+  void responses(const http::Request& request, const Exchange& exchange);
+  void messages(const http::Request& request, const Exchange& exchange);
+  void count_tokens(const http::Request& request, const Exchange& exchange);
+  void embeddings(const http::Request& request, const Exchange& exchange);
+
   Service& service_;
   const ApiOptions options_;
+  KeyMeter meter_;
+  // Of the request that handle() has: the server's thread alone calls it.
+  int owner_ = -1;  // whose key asks, for what is told to its owner alone; -1: no keys are in force
+  std::shared_ptr<RequestRecord> record_;
 };
 
 }  // namespace puna::server

@@ -16,7 +16,11 @@ const char* type_of(int status) {
 
 }  // namespace
 
-OrderedJson ApiError::json() const {
+OrderedJson ApiError::json(ErrorForm form) const {
+  if (form == ErrorForm::kAnthropic) {
+    const char* type = status == 413 ? "request_too_large" : status >= 500 ? "api_error" : type_of(status);
+    return {{"type", "error"}, {"error", {{"type", status == 503 ? "overloaded_error" : type}, {"message", what()}}}};
+  }
   return {{"error",
            {{"message", what()},
             {"type", type_of(status)},
@@ -24,11 +28,11 @@ OrderedJson ApiError::json() const {
             {"code", code.empty() ? OrderedJson(nullptr) : OrderedJson(code)}}}};
 }
 
-http::Reply ApiError::reply() const {
+http::Reply ApiError::reply(ErrorForm form) const {
   http::Reply reply;
   reply.status = status;
-  reply.body = json().dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
-  if (status == 429 || status == 503) reply.headers.emplace_back("Retry-After", "1");
+  reply.body = json(form).dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+  if (status == 429 || status == 503) reply.headers.emplace_back("Retry-After", std::to_string(retry_seconds));
   if (status == 401) reply.headers.emplace_back("WWW-Authenticate", "Bearer");
   return reply;
 }

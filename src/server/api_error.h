@@ -11,6 +11,9 @@
 
 namespace puna::server {
 
+/// Whose interface an error is written for.
+enum class ErrorForm { kOpenAi, kAnthropic };
+
 /// A request that cannot be answered: the status, and the error object of the OpenAI interface.
 class ApiError : public std::runtime_error {
  public:
@@ -20,11 +23,12 @@ class ApiError : public std::runtime_error {
   int status;
   std::string field;  // of the request, such as "messages[0].content"; "": none
   std::string code;   // such as "context_length_exceeded"; "": none
+  int retry_seconds = 1;
 
-  /// {"error": {"message", "type", "param", "code"}}
-  OrderedJson json() const;
+  /// {"error": {"message", "type", "param", "code"}}, or {"type": "error", "error": {"type", "message"}}
+  OrderedJson json(ErrorForm form = ErrorForm::kOpenAi) const;
   /// With Retry-After where the status asks for it.
-  http::Reply reply() const;
+  http::Reply reply(ErrorForm form = ErrorForm::kOpenAi) const;
 };
 
 /// What was thrown, as an ApiError: an Error is a wrong request (400), all else is our fault (500) and logged.

@@ -7,10 +7,10 @@
 
 namespace puna::server {
 
-void Api::requests(const http::Request& request, const Exchange& exchange) {
+void Api::requests(const http::Request&, const Exchange& exchange) {
   reply(exchange, {{"object", "list"},
                    {"model", service_.options().model_id},
-                   {"data", service_.requests().running(owner_of(request))},
+                   {"data", service_.requests().running(owner_)},
                    {"engine", engine_json(service_.engine().stats())}});
 }
 
@@ -20,7 +20,7 @@ void Api::routing(const http::Request& request, const Exchange& exchange) {
   if (!path.ends_with(kAfter) || path.size() <= kBefore.size() + kAfter.size())
     throw ApiError(404, fmt::format("There is no {}; did you mean {}ID/routing?", path.substr(0, 200), kBefore));
   const std::string id(path.substr(kBefore.size(), path.size() - kBefore.size() - kAfter.size()));
-  auto kept = service_.requests().find(id, owner_of(request));
+  auto kept = service_.requests().find(id, owner_);
   service_.prepare([this, exchange, kept = std::move(kept), place = service_.take_place()] {
     if (exchange->gone()) return;
     try {

@@ -2,8 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
-#include "io/base64.h"
 #include "server/api_error.h"
 
 namespace puna::server {
@@ -44,17 +45,21 @@ text::ToolCall read_tool_call(const OrderedJson& json, const std::string& path) 
     throw ApiError(400, fmt::format("'{}' is missing", call.path_of("function")), call.path_of("function"));
   Fields fields(*function, call.path_of("function"));
   text::ToolCall result{fields.required_text("name"), OrderedJson::object()};
-  const OrderedJson* arguments = fields.find("arguments");
-  if (!arguments) return result;
-  const std::string at = fields.path_of("arguments");
-  if (arguments->is_string()) {
-    const auto& written = arguments->get_ref<const std::string&>();
-    if (!written.empty()) result.arguments = parse_ordered_json(written, at);
-  } else {
-    result.arguments = *arguments;
-  }
-  if (!result.arguments.is_object()) wrong_field(at, *arguments, "an object, or one as a string");
+  if (const OrderedJson* arguments = fields.find("arguments"))
+    result.arguments = read_arguments(*arguments, fields.path_of("arguments"));
   return result;
+}
+
+}  // namespace
+
+OrderedJson read_arguments(const OrderedJson& json, const std::string& path) {
+  OrderedJson arguments = json;
+  if (json.is_string()) {
+    const auto& written = json.get_ref<const std::string&>();
+    arguments = written.empty() ? OrderedJson::object() : parse_ordered_json(written, path);
+  }
+  if (!arguments.is_object()) wrong_field(path, json, "an object, or one as a string");
+  return arguments;
 }
 
 text::Message read_message(const OrderedJson& json, const std::string& path, std::vector<ImageSource>& images) {
@@ -86,7 +91,41 @@ text::Message read_message(const OrderedJson& json, const std::string& path, std
   return message;
 }
 
-}  // namespace
+void join_system_messages(std::vector<text::Message>& messages) {
+  const auto is_text = [](const text::Part& part) { return std::holds_alternative<text::TextPart>(part); };
+  while (messages.size() > 1 && messages[0].role == text::Role::kSystem && messages[1].role == text::Role::kSystem) {
+    auto &first = messages[0].parts, &second = messages[1].parts;
+    if (!std::all_of(second.begin(), second.end(), is_text)) return;  // which the chat format refuses
+    first.emplace_back(text::TextPart{"\n\n"});
+    for (text::Part& part : second) first.push_back(std::move(part));
+    messages.erase(messages.begin() + 1);
+  }
+}
+
+void add_uploads(Conversation& conversation, const std::vector<std::string>& names) {
+  auto& [messages, images] = conversation;
+  std::vector<ImageSource> added;
+  for (const std::string& name : names) {
+    const auto refers = [&](const ImageSource& image) { return image.url == "attachment:" + name; };
+    if (std::none_of(images.begin(), images.end(), refers)) added.push_back({"attachment:" + name, name});
+  }
+  const auto is_user = [](const text::Message& message) { return message.role == text::Role::kUser; };
+  const auto last = std::find_if(messages.rbegin(), messages.rend(), is_user);
+  if (added.empty()) return;
+  if (last == messages.rend()) throw ApiError(400, "The pictures of the form need a message of the user", "messages");
+  // Images are numbered in the order of their parts.
+  size_t first = 0;
+  for (auto message = messages.begin(); message != last.base() - 1; ++message)
+    for (const text::Part& part : message->parts) first += std::holds_alternative<text::ImagePart>(part);
+  for (auto message = last.base() - 1; message != messages.end(); ++message)
+    for (text::Part& part : message->parts)
+      if (auto* image = std::get_if<text::ImagePart>(&part)) image->image += added.size();
+  std::vector<text::Part> parts;
+  for (size_t i = 0; i < added.size(); ++i) parts.emplace_back(text::ImagePart{first + i});
+  for (text::Part& part : last->parts) parts.push_back(std::move(part));
+  last->parts = std::move(parts);
+  images.insert(images.begin() + static_cast<std::ptrdiff_t>(first), added.begin(), added.end());
+}
 
 Conversation read_messages(const OrderedJson& messages, const std::string& path) {
   if (!messages.is_array() || messages.empty() || messages.size() > kMostMessages)
@@ -95,20 +134,8 @@ Conversation read_messages(const OrderedJson& messages, const std::string& path)
   for (size_t i = 0; i < messages.size(); ++i) {
     conversation.messages.push_back(read_message(messages[i], fmt::format("{}[{}]", path, i), conversation.images));
   }
+  join_system_messages(conversation.messages);
   return conversation;
-}
-
-std::string image_bytes(const ImageSource& source) {
-  const std::string_view url = source.url;
-  const std::string shown(url.substr(0, 40));
-  if (!url.starts_with("data:"))
-    wrong_field(source.field, OrderedJson(shown), "a data URL such as data:image/png;base64,...; nothing is fetched");
-  const size_t comma = url.find(',');
-  const std::string_view head = url.substr(0, comma == std::string_view::npos ? 0 : comma);
-  if (!head.ends_with(";base64")) wrong_field(source.field, OrderedJson(shown), "a data URL in base64");
-  auto bytes = io::decode_base64(url.substr(comma + 1));
-  if (!bytes) wrong_field(source.field, OrderedJson(shown), "valid base64 after the comma");
-  return std::move(*bytes);
 }
 
 }  // namespace puna::server

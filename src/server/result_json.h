@@ -8,10 +8,14 @@
 
 #include "base/json.h"
 #include "engine/request.h"
+#include "server/completion.h"
 
 namespace puna::server {
 
 std::string dump(const OrderedJson& json);
+
+/// In a header: names of letters, digits, "_", "-" and ".", as many as fit.
+std::string shown_names(const std::vector<std::string>& names);
 
 /// "chatcmpl-" and 24 random characters.
 std::string new_id(std::string_view prefix);
@@ -22,8 +26,14 @@ int64_t unix_time();
 /// "stop" or "length".
 const char* finish_reason(engine::StopReason reason);
 
-/// Of all completions of all prompts; a prompt counts once.
-OrderedJson usage_json(std::span<const engine::Response> responses);
+/// What an answer cost: all completions of all prompts, a prompt once.
+struct Usage {
+  int64_t prompt = 0, cached = 0, generated = 0, drafted = 0, accepted = 0;
+};
+Usage usage_of(std::span<const engine::Response> responses);
+/// Tokens of a picture, with those around and between its tiles: {"tokens", "rows", "columns"} for each, and their sum.
+int64_t image_costs(const CompletionCall& call, OrderedJson& images);
+OrderedJson usage_json(const CompletionCall& call, std::span<const engine::Response> responses);
 
 /// Chat form: {"content": [{"token", "logprob", "bytes", "top_logprobs"}]}.
 OrderedJson chat_logprobs(const engine::LoadedModel& loaded, std::span<const engine::Sample> samples);

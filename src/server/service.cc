@@ -2,19 +2,21 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/log.h"
 #include "grammar/gbnf.h"
 #include "grammar/json_schema.h"
+#include "media/image_processor.h"
 #include "server/api_error.h"
+#include "server/completion.h"
 #include "server/result_json.h"
 
 namespace puna::server {
 namespace {
 
-constexpr size_t kKeptGrammars = 64;
-constexpr int64_t kMostPixels = 50'000'000;  // of an image, 150 MB decoded
-constexpr int64_t kMostImageBytes = int64_t{32} << 20;
+constexpr size_t kKeptGrammars = 64, kKeptGrammarBytes = size_t{256} << 20;
 
 }  // namespace
 
@@ -28,14 +30,15 @@ Service::Service(const engine::LoadedModel& loaded, ServiceOptions options)
       std::terminate();
     }
   });
-  for (int i = 0; i < options_.workers; ++i) threads_.emplace_back([this](const std::stop_token& stop) { work(stop); });
+  for (int i = 0; i < options_.workers; ++i)
+    threads_.emplace_back([this, i](const std::stop_token& stop) { work(stop, i > 0 || options_.workers == 1); });
 }
 
 void Service::stop() {
   draining_ = true;
   for (std::jthread& thread : threads_) thread.request_stop();
   threads_.clear();  // waits for them
-  work_.clear();
+  for (auto& lane : work_) lane.clear();
 }
 
 Service::Place::~Place() { --service_.num_places_; }
@@ -51,45 +54,81 @@ std::shared_ptr<Service::Place> Service::take_place() {
   return std::make_shared<Place>(*this);
 }
 
-void Service::prepare(std::function<void()> work) {
+void Service::prepare(std::function<void()> work, Lane lane) {
   {
     const std::lock_guard lock(work_mutex_);
-    work_.push_back(std::move(work));
+    work_[static_cast<size_t>(lane)].push_back(std::move(work));
   }
-  work_arrived_.notify_one();
+  work_arrived_.notify_all();
 }
 
-void Service::work(const std::stop_token& stop) {
+bool Service::has_work(bool large_too) const {
+  const size_t lanes = large_too ? 3 : 2;
+  return std::any_of(work_.begin(), work_.begin() + static_cast<int>(lanes),
+                     [](const auto& lane) { return !lane.empty(); });
+}
+
+std::function<void()> Service::take_work(bool large_too) {
+  for (auto& lane : work_) {
+    if (lane.empty() || (&lane == &work_.back() && !large_too)) continue;
+    std::function<void()> next = std::move(lane.front());
+    lane.pop_front();
+    return next;
+  }
+  return {};
+}
+
+void Service::work(const std::stop_token& stop, bool large_too) {
   for (;;) {
     std::function<void()> next;
     {
       std::unique_lock lock(work_mutex_);
-      if (!work_arrived_.wait(lock, stop, [&] { return !work_.empty(); }) || stop.stop_requested()) return;
-      next = std::move(work_.front());
-      work_.pop_front();
+      if (!work_arrived_.wait(lock, stop, [&] { return has_work(large_too); }) || stop.stop_requested()) return;
+      next = take_work(large_too);
     }
     next();
   }
 }
 
-engine::Prompt Service::prompt_of(Conversation conversation, const text::ChatOptions& options) const {
+Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOptions options, const Place& place,
+                                       const char* field) const {
   engine::check_images(loaded_, conversation.images.size());
+  const int64_t context = loaded_.config().text.max_position_embeddings;
+  const auto check = [&](int64_t tokens) {
+    if (context > 0 && tokens >= context) throw too_long(tokens, context, field);
+  };
+  // The template has tools in the first user message.
+  const auto& messages = conversation.messages;
+  const size_t first = !messages.empty() && messages[0].role == text::Role::kSystem ? 1 : 0;
+  if (!options.tools.is_null() && (first >= messages.size() || messages[first].role != text::Role::kUser)) {
+    options.tools_in_user_message = false;
+    if (first == 0)
+      conversation.messages.insert(conversation.messages.begin(), text::Message{text::Role::kSystem, {}, {}, false});
+  }
+  if (conversation.images.empty()) return {engine::chat_prompt(loaded_, messages, {}, options), {}};
+
+  // The least that it can be, with one tile for each picture; then each picture as its size says, before it is encoded.
+  const int tile_tokens = static_cast<int>(loaded_.config().vision->tokens_per_tile());
+  const std::vector<text::ImageTiles> least(conversation.images.size(), {1, 1, tile_tokens});
+  auto tokens = std::ssize(text::encode_chat(*loaded_.tokenizer, messages, least, options));
+  check(tokens);
   std::vector<engine::EncodedImage> images;
+  std::vector<text::ImageTiles> all_tiles;
   for (ImageSource& source : conversation.images) {
     if (stopping()) throw ApiError(503, "The server is shutting down.", {}, "shutting_down");
-    const std::string bytes = image_bytes(source);
-    io::ImageLimits limits;
-    limits.max_bytes = kMostImageBytes;
-    limits.max_pixels = kMostPixels;
+    const io::Image image = decode_source(source, options_.images, place.uploads, draining_);
+    const auto geometry = media::tile_geometry(image.height, image.width, loaded_.image_processor);
+    const text::ImageTiles tiles{geometry.rows, geometry.columns, tile_tokens};
+    tokens += int64_t{tiles.num_tiles() - 1} * tile_tokens;
+    check(tokens);
+    all_tiles.push_back(tiles);
     try {
-      images.push_back(
-          engine::encode_image(loaded_, io::decode_image(std::as_bytes(std::span(bytes)), source.field, limits)));
+      images.push_back(engine::encode_image(loaded_, image));
     } catch (const Error& error) {
       throw ApiError(400, error.what(), source.field, "invalid_image");
     }
-    std::string().swap(source.url);
   }
-  return engine::chat_prompt(loaded_, conversation.messages, images, options);
+  return {engine::chat_prompt(loaded_, messages, images, options), std::move(all_tiles)};
 }
 
 std::shared_ptr<const grammar::CompiledGrammar> Service::grammar(GrammarKind kind, const std::string& text) {
@@ -110,7 +149,14 @@ std::shared_ptr<const grammar::CompiledGrammar> Service::grammar(GrammarKind kin
   auto compiled = grammar::CompiledGrammar::compile(source(), engine::grammar_vocabulary(loaded_));
   const std::lock_guard lock(grammar_mutex_);
   grammars_.emplace_front(key, compiled);
-  if (grammars_.size() > kKeptGrammars) grammars_.pop_back();
+  // They grow while they are used, and are counted anew: the least lately used go first.
+  size_t bytes = 0, kept = 0;
+  auto at = grammars_.begin();
+  for (; at != grammars_.end() && kept < kKeptGrammars; ++at, ++kept) {
+    bytes += at->first.size() + at->second->bytes();
+    if (bytes > kKeptGrammarBytes) break;
+  }
+  grammars_.erase(at, grammars_.end());
   return compiled;
 }
 

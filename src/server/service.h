@@ -2,6 +2,7 @@
 // limits of what runs at once, and what is counted.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -15,8 +16,9 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "server/messages.h"
+#include "server/images.h"
 #include "server/metrics.h"
+#include "server/request_log.h"
 #include "server/requests.h"
 
 namespace puna::server {
@@ -26,7 +28,9 @@ struct ServiceOptions {
   std::string model_id;           // as requests name it
   int64_t max_requests = 1024;    // being prepared, waiting or running; more are told to come back (429)
   int64_t default_tokens = 4096;  // to generate where the request does not say
-  int workers = 2;                // threads that read requests and encode images
+  int workers = 2;                // threads that read requests and encode images, of which one is kept for small ones
+  double request_seconds = 3600;  // from a request's arrival; what there is by then is the answer
+  ImageSources images;
 };
 
 class Service {
@@ -38,7 +42,7 @@ class Service {
   /// Ends the threads: what waits is dropped, what runs is cancelled. What handlers refer to must live until then.
   void stop();
 
-  /// Holds one of max_requests while it lives.
+  /// One request on its way; it holds one of max_requests while it lives.
   class Place {
    public:
     explicit Place(Service& service) : service_(service) {}
@@ -46,17 +50,31 @@ class Service {
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
 
+    engine::Clock::time_point arrival = engine::Clock::now();
+    Uploads uploads;                        // pictures that came beside the JSON
+    int owner = -1;                         // whose key asks; -1: no keys are in force
+    std::shared_ptr<void> key_use;          // of the limits of the key that asks
+    std::shared_ptr<RequestRecord> record;  // for the log of requests; null: none is kept
+
    private:
     Service& service_;
   };
   /// Throws ApiError 429 when there is none, 503 once stopping.
   std::shared_ptr<Place> take_place();
 
+  /// What a worker takes first: answers that are ready, then small requests. One worker takes no large ones.
+  enum class Lane { kReply, kSmall, kLarge };
   /// Runs `work`, which must not throw, on a worker.
-  void prepare(std::function<void()> work);
+  void prepare(std::function<void()> work, Lane lane = Lane::kSmall);
 
-  /// The conversation's prompt, with its images decoded and encoded. Throws ApiError.
-  engine::Prompt prompt_of(Conversation conversation, const text::ChatOptions& options) const;
+  /// The conversation's prompt, with its images decoded and encoded. What is too long for the model's context is
+  /// refused before that. Throws ApiError; `field` is what the prompt came from.
+  struct ChatPrompt {
+    engine::Prompt prompt;
+    std::vector<text::ImageTiles> images;
+  };
+  ChatPrompt prompt_of(Conversation conversation, text::ChatOptions options, const Place& place,
+                       const char* field) const;
 
   enum class GrammarKind { kGbnf, kJsonSchema, kAnyJsonObject };
   /// Compiled, or from an earlier request. Throws Error for one that is wrong.
@@ -73,7 +91,9 @@ class Service {
   int64_t created() const { return created_; }  // unix_time()
 
  private:
-  void work(const std::stop_token& stop);
+  void work(const std::stop_token& stop, bool large_too);
+  std::function<void()> take_work(bool large_too);
+  bool has_work(bool large_too) const;
 
   const engine::LoadedModel& loaded_;
   const ServiceOptions options_;
@@ -89,8 +109,8 @@ class Service {
 
   std::mutex work_mutex_;
   std::condition_variable_any work_arrived_;
-  std::deque<std::function<void()>> work_;
-  std::vector<std::jthread> threads_;  // last: they end before what they use
+  std::array<std::deque<std::function<void()>>, 3> work_;  // by lane
+  std::vector<std::jthread> threads_;                      // last: they end before what they use
 };
 
 }  // namespace puna::server

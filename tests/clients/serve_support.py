@@ -40,3 +40,10 @@ def ask(url, body=None, headers=None, method=None):
     except urllib.error.HTTPError as error:
         status, head, text = error.code, error.headers, error.read().decode()
     return status, head, json.loads(text) if head.get_content_type() == "application/json" and text else text
+
+
+def demo_model(tmp_path_factory):
+    """A small model with random weights and a real tokenizer."""
+    out = tmp_path_factory.mktemp("model") / "demo"
+    subprocess.run([PUNA, "demo-model", "--out", out], check=True, capture_output=True)
+    return out

@@ -1,0 +1,98 @@
+#include "server/embeddings.h"
+
+#include <fmt/format.h>
+
+#include <bit>
+#include <cstring>
+
+#include "io/base64.h"
+#include "server/api_error.h"
+#include "server/call_fields.h"
+#include "server/result_json.h"
+
+namespace puna::server {
+namespace {
+
+constexpr size_t kMostInputs = 2048;
+constexpr int64_t kMostTokens = 300'000;  // of all inputs
+
+std::vector<std::vector<engine::TokenId>> read_inputs(Fields& fields, const engine::LoadedModel& loaded) {
+  const OrderedJson* input = fields.find("input");
+  if (!input) throw ApiError(400, "'input' is missing", "input", "missing_required_parameter");
+  const bool several = input->is_array() && !input->empty() && !input->front().is_number();
+  const size_t count = several ? input->size() : 1;
+  if (count > kMostInputs) throw ApiError(400, fmt::format("'input' holds more than {} texts", kMostInputs), "input");
+  const int64_t context = loaded.config().text.max_position_embeddings;
+  std::vector<std::vector<engine::TokenId>> inputs;
+  int64_t total = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const OrderedJson& one = several ? (*input)[i] : *input;
+    const std::string path = several ? fmt::format("input[{}]", i) : "input";
+    std::vector<engine::TokenId> tokens;
+    if (one.is_array()) {
+      for (const OrderedJson& id : one) tokens.push_back(read_token(id, path, loaded));
+    } else if (one.is_string()) {
+      tokens = engine::raw_prompt(loaded, one.get_ref<const std::string&>()).tokens;
+    } else {
+      wrong_field(path, one, "a string or an array of token ids");
+    }
+    if (tokens.empty()) throw ApiError(400, fmt::format("'{}' holds no token", path), path);
+    if (context > 0 && std::ssize(tokens) > context) throw too_long(std::ssize(tokens), context, "input");
+    total += std::ssize(tokens);
+    if (total > kMostTokens)
+      throw ApiError(400, fmt::format("'input' holds more than {} tokens", kMostTokens), "input");
+    inputs.push_back(std::move(tokens));
+  }
+  return inputs;
+}
+
+OrderedJson vector_json(const std::vector<float>& vector, bool base64) {
+  if (!base64) return vector;
+  static_assert(std::endian::native == std::endian::little, "the interface has little-endian numbers");
+  return io::encode_base64({reinterpret_cast<const char*>(vector.data()), vector.size() * sizeof(float)});
+}
+
+}  // namespace
+
+void answer_embeddings(const OrderedJson& body, Service& service, std::shared_ptr<Service::Place> place,
+                       std::shared_ptr<http::Exchange> exchange) {
+  Fields fields(body);
+  check_model(fields, service);
+  const std::string format = fields.text("encoding_format").value_or("float");
+  if (format != "float" && format != "base64") wrong_field("encoding_format", OrderedJson(format), "float or base64");
+  const int64_t width = service.loaded().config().text.hidden_size;
+  if (const auto dimensions = fields.integer("dimensions", 1, INT32_MAX); dimensions && *dimensions != width)
+    throw ApiError(400, fmt::format("'dimensions' is {}; this model's vectors have {}", *dimensions, width),
+                   "dimensions");
+  fields.ignore({"user"});
+  engine::EmbeddingRequest request;
+  request.inputs = read_inputs(fields, service.loaded());
+  int64_t tokens = 0;
+  for (const auto& input : request.inputs) tokens += std::ssize(input);
+  if (place->record) place->record->prompt_tokens = tokens;
+  request.cancelled = [exchange] { return exchange->gone(); };
+  request.on_done = [=, &service, base64 = format == "base64", ignored = shown_names(fields.unknown())](
+                        std::vector<std::vector<float>> vectors, std::exception_ptr error) {
+    // What a worker holds must be copyable.
+    auto shared = std::make_shared<const std::vector<std::vector<float>>>(std::move(vectors));
+    service.prepare(
+        [=, &service] {
+          if (error) return exchange->reply(api_error_of(error).reply());
+          OrderedJson json = {{"object", "list"}, {"data", OrderedJson::array()}};
+          for (size_t i = 0; i < shared->size(); ++i)
+            json["data"].push_back(
+                {{"object", "embedding"}, {"index", i}, {"embedding", vector_json((*shared)[i], base64)}});
+          json["model"] = service.options().model_id;
+          json["usage"] = {{"prompt_tokens", tokens}, {"total_tokens", tokens}};
+          http::Reply reply;
+          reply.body = dump(json);
+          if (!ignored.empty()) reply.headers.emplace_back("X-Puna-Ignored", ignored);
+          exchange->reply(std::move(reply));
+          place->record.reset();
+        },
+        Service::Lane::kReply);
+  };
+  service.engine().embed(std::move(request));
+}
+
+}  // namespace puna::server
