@@ -15,6 +15,7 @@
 #include "bench/random_model.h"
 #include "bench/run.h"
 #include "cli/bench_load.h"
+#include "cli/bench_serve.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -327,6 +328,7 @@ void add_bench(CLI::App& app) {
   add_make(*command);
   add_run(*command);
   add_bench_load(*command);
+  add_bench_serve(*command);
   add_explain(*command);
 }
 

@@ -9,8 +9,10 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
+#include "engine/expert_rows.h"
 #include "engine/perplexity.h"
 #include "io/file.h"
+#include "ops/observe.h"
 
 namespace puna::cli {
 namespace {
@@ -26,26 +28,31 @@ void run_profile(const ProfileFlags& flags) {
   const std::string text = io::read_file(flags.text, int64_t{1} << 30);
   constexpr int64_t kContext = 2048;
   const engine::LoadedModel loaded = load(flags.model, kContext);
-  experts::ExpertStore* store = loaded.model->expert_store();
-  if (store == nullptr)
-    throw UsageError("experts profile",
-                     "is of models whose experts stay on disk: a packed one, and less --memory than it needs");
+  engine::ExpertRows rows = engine::no_expert_rows(loaded.config().text);
+  if (rows.empty()) throw UsageError("experts profile", fmt::format("is nothing for {}: it has no experts", loaded.name));
   const std::vector<text::TokenId> tokens = loaded.tokenizer->encode(text);
   const InterruptGuard interrupt;
   Progress progress("tokens", std::ssize(tokens));
   engine::PerplexityOptions options;
   options.context = kContext;
   options.cancel = &interrupt.flag();
-  options.on_progress = [&](int64_t done) { progress.set(done); };
+  std::vector<ops::Routing> routes;
+  const ops::ObservingRoutes observing(routes);
+  options.on_progress = [&](int64_t done) {
+    progress.set(done);
+    add_expert_rows(rows, routes);
+    routes.clear();
+  };
   if (!engine::perplexity(loaded, tokens, options)) throw Interrupted();
-  io::write_file(flags.out, store->profile().dump() + "\n");
+  add_expert_rows(rows, routes);
+  io::write_file(flags.out, Json({{"rows", rows}}).dump() + "\n");
   print_now(fmt::format("Wrote {}: {} tokens. Next: --expert-profile {}\n", flags.out, tokens.size(), flags.out));
 }
 
 }  // namespace
 
 void add_experts(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("experts", "Which experts of a model larger than memory are used");
+  CLI::App* command = app.add_subcommand("experts", "Which experts of a model are used");
   command->require_subcommand(1);
   auto flags = std::make_shared<ProfileFlags>();
   CLI::App* profile = command->add_subcommand("profile", "Count the rows that each expert gets for a text");

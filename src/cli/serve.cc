@@ -3,8 +3,11 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <memory>
+#include <thread>
+#include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/engine_options.h"
 #include "cli/options.h"
@@ -18,12 +21,12 @@ namespace {
 struct ServeFlags {
   ModelOptions model;
   EngineFlags engine;
-  std::string host = "127.0.0.1", name, keys, certificate, key, image_dir, request_log;
+  std::string host = "127.0.0.1", name, keys, certificate, key, image_dir, adapter_dir, request_log;
   bool fetch_images = false;
   uint16_t port = 8080;
   int64_t context = 8192, max_requests = 1024, max_sequences = 256, max_tokens = 4096, drain_seconds = 30,
           request_seconds = 3600;
-  std::vector<std::string> origins;
+  std::vector<std::string> origins, adapters;
 };
 
 http::Server* running = nullptr;
@@ -38,12 +41,85 @@ void on_signal(int) {
 
 bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
+/// A model with what answers for it.
+struct Loaded {
+  explicit Loaded(const ServeFlags& flags)
+      : model(load(flags.model, flags.context)),
+        setup(flags.engine, model, flags.context),
+        service(model, service_options(flags)) {
+    for (const std::string& named : flags.adapters) {
+      const size_t at = named.find('=');
+      service.adapters().load(named.substr(0, at), named.substr(at + 1));
+    }
+  }
+
+  server::ServiceOptions service_options(const ServeFlags& flags) {
+    server::ServiceOptions options;
+    options.engine = setup.options();
+    options.engine.max_sequences = flags.max_sequences;
+    options.model_id = flags.name.empty() ? std::filesystem::path(model.name).filename().string() : flags.name;
+    options.max_requests = flags.max_requests;
+    options.default_tokens = flags.max_tokens;
+    options.request_seconds = static_cast<double>(flags.request_seconds);
+    options.images = {flags.image_dir, flags.fetch_images};
+    options.adapter_directory = flags.adapter_dir;
+    return options;
+  }
+
+  engine::LoadedModel model;
+  EngineSetup setup;
+  server::Service service;
+};
+
+std::shared_ptr<server::Service> load_service(const ServeFlags& flags) {
+  auto loaded = std::make_shared<Loaded>(flags);
+  return {loaded, &loaded->service};
+}
+
+sigset_t reload_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGUSR1);
+  return signals;
+}
+
+/// SIGUSR1, blocked in all threads: the model and the adapters of the command line are loaded anew beside those that
+/// answer, and then answer in their place. Requests that run end with the model that they began with.
+void reload_on_signals(server::Api& api, const ServeFlags& flags, const std::stop_token& stop) {
+  const sigset_t wanted = reload_signals();
+  const timespec tick{0, 200'000'000};
+  std::vector<std::shared_ptr<server::Service>> former;
+  while (!stop.stop_requested()) {
+    std::erase_if(former, [](const auto& service) { return service.use_count() == 1 && service->idle(); });
+    if (sigtimedwait(&wanted, nullptr, &tick) != SIGUSR1) continue;
+    try {
+      spdlog::info("loading {} anew", api.service()->loaded().name);
+      former.push_back(api.replace(load_service(flags)));
+      spdlog::info("{} was loaded anew", api.service()->loaded().name);
+    } catch (const std::exception& error) {
+      spdlog::error("could not load anew, the model of before goes on: {}", error.what());
+    }
+  }
+  for (const auto& service : former) service->stop();
+}
+
+void block_reload_signal() {
+  const sigset_t wanted = reload_signals();
+  pthread_sigmask(SIG_BLOCK, &wanted, nullptr);
+}
+
 void run_serve(const ServeFlags& flags) {
+  block_reload_signal();  // before there are threads, which take it over
+  for (const std::string& named : flags.adapters)
+    if (const size_t at = named.find('='); at == 0 || at == std::string::npos)
+      throw UsageError("--named-adapter", fmt::format("is '{}'; expected NAME=DIR", named));
   if (flags.certificate.empty() != flags.key.empty())
     throw UsageError("--certificate",
                      "and --key go together: the certificate with its chain, and its private key (PEM)");
   if (!flags.image_dir.empty() && !std::filesystem::is_directory(flags.image_dir))
     throw UsageError("--image-dir", fmt::format("is '{}', which is no directory", flags.image_dir));
+  if (!flags.adapter_dir.empty() && !std::filesystem::is_directory(flags.adapter_dir))
+    throw UsageError("--adapter-dir", fmt::format("is '{}', which is no directory", flags.adapter_dir));
   server::RequestLog request_log(flags.request_log);
   server::ApiOptions api_options;
   api_options.log = &request_log;
@@ -51,18 +127,7 @@ void run_serve(const ServeFlags& flags) {
   api_options.origins = flags.origins;
   api_options.loopback = is_loopback(flags.host);
 
-  const engine::LoadedModel loaded = load(flags.model, flags.context);
-  const EngineSetup setup(flags.engine, loaded, flags.context);
-  server::ServiceOptions options;
-  options.engine = setup.options();
-  options.engine.max_sequences = flags.max_sequences;
-  options.model_id = flags.name.empty() ? std::filesystem::path(loaded.name).filename().string() : flags.name;
-  options.max_requests = flags.max_requests;
-  options.default_tokens = flags.max_tokens;
-  options.request_seconds = static_cast<double>(flags.request_seconds);
-  options.images = {flags.image_dir, flags.fetch_images};
-  server::Service service(loaded, options);
-  server::Api api(service, std::move(api_options));
+  server::Api api(load_service(flags), std::move(api_options));
 
   http::ServerOptions http_options;
   http_options.address = flags.host;
@@ -77,12 +142,14 @@ void run_serve(const ServeFlags& flags) {
   drain_time = std::chrono::seconds(flags.drain_seconds);
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
+  std::jthread reloader([&](const std::stop_token& stop) { reload_on_signals(api, flags, stop); });
   print_now(fmt::format("{} serves {} (the interface of OpenAI is under {}/v1); Ctrl-C ends it\n", server.url(),
-                        options.model_id, server.url()));
+                        api.service()->options().model_id, server.url()));
   if (!is_loopback(flags.host) && flags.keys.empty())
     say_aside("Anybody who reaches this address may use the model; --keys FILE asks for a key");
   server.run();
-  service.stop();
+  reloader = {};  // waits for it
+  api.service()->stop();
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
 }
@@ -123,12 +190,19 @@ void add_serve(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->capture_default_str();
   command
-      ->add_option("--request-time", flags.request_seconds,
+      ->add_option("--request-time", flags->request_seconds,
                    "Seconds from a request's arrival; then it has what there is")
       ->type_name("SECONDS")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
   command->add_option("--image-dir", flags->image_dir, "Requests may name pictures in this directory, as file:NAME")
+      ->type_name("DIR");
+  command
+      ->add_option("--named-adapter", flags->adapters,
+                   "LoRA adapter directory for requests that name it as their model; may be repeated")
+      ->type_name("NAME=DIR")
+      ->allow_extra_args(false);
+  command->add_option("--adapter-dir", flags->adapter_dir, "Requests may load and unload adapters of this directory")
       ->type_name("DIR");
   command->add_flag("--fetch-images", flags->fetch_images, "Get pictures from http and https URLs of public addresses");
   command->add_option("--request-log", flags->request_log, "Add a line of JSON for each request; -: standard error")

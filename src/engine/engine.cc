@@ -87,6 +87,7 @@ Engine::Engine(const LoadedModel& loaded, const EngineOptions& options)
       pages_(loaded.config().text, format_, blocks_.shape().global_blocks, blocks_.shape().chunk_blocks),
       scheduler_(scheduler_options(loaded, options), blocks_),
       embedder_(loaded) {
+  stats_.expert_rows = no_expert_rows(loaded.config().text);
   if (options.draft) {
     const int64_t most = blocks_.shape().global_blocks * cache::kBlockTokens;
     draft_.emplace(*options.draft, loaded,
@@ -142,6 +143,8 @@ std::shared_ptr<Job> Engine::job_of(Request request) const {
   if (request.grammar) request.grammar->start();  // so does a grammar whose first states are too many
   auto job = std::make_shared<Job>();
   job->contents = content_keys(loaded_, request.prompt);
+  // What the cache holds depends on the adapter, and names of prefixes begin with the first position.
+  if (request.adapter) job->contents[0] += static_cast<uint64_t>(request.adapter->number) * 0x9E3779B97F4A7C15ull;
   job->num_open = request.completions;
   job->response.completions.resize(static_cast<size_t>(request.completions));
   job->request = std::move(request);
@@ -185,6 +188,14 @@ void Engine::embed(EmbeddingRequest request) {
   arrived_.notify_one();
 }
 
+std::shared_ptr<const RequestAdapter> Engine::add_adapter(checkpoint::Adapter adapter) {
+  return adapters_.add(*loaded_.model, std::move(adapter));
+}
+
+std::shared_ptr<const RequestAdapter> Engine::add_adapter(const std::filesystem::path& directory) {
+  return add_adapter(checkpoint::open_adapter(directory, loaded_.config()));
+}
+
 void Engine::take_arrivals() {
   std::vector<std::shared_ptr<Job>> arrivals;
   std::vector<EmbeddingRequest> embeddings;
@@ -193,6 +204,7 @@ void Engine::take_arrivals() {
     arrivals.swap(arrivals_);
     embeddings.swap(embeddings_);
   }
+  adapters_.update(*loaded_.model);  // before the requests that ask for them
   for (EmbeddingRequest& request : embeddings) embedder_.add(std::move(request));
   for (std::shared_ptr<Job>& job : arrivals) {
     const bool forks = job->request.completions > 1;

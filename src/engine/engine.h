@@ -14,7 +14,9 @@
 #include <stop_token>
 #include <vector>
 
+#include "engine/adapters.h"
 #include "engine/embedding.h"
+#include "engine/expert_rows.h"
 #include "engine/paged_step.h"
 #include "engine/request.h"
 #include "engine/scheduler.h"
@@ -53,6 +55,7 @@ struct EngineStats {
   int64_t used_blocks = 0, cached_blocks = 0, capacity_blocks = 0;
   int64_t used_bytes = 0, cached_bytes = 0, capacity_bytes = 0;
   PoolStats global, chunk;                          // what is above, by pool
+  ExpertRows expert_rows;                           // that were run
   std::optional<experts::StoreStatistics> experts;  // where experts stay in their file
 };
 
@@ -73,6 +76,12 @@ class Engine {
 
   /// Queues texts to be made vectors of, between the steps of answers. Throws Error for what could never run.
   void embed(EmbeddingRequest request);
+
+  /// An adapter for requests that name it, from the next step on. Rows of different adapters run one after the other.
+  /// Throws Error for one that does not fit the model.
+  std::shared_ptr<const RequestAdapter> add_adapter(checkpoint::Adapter adapter);
+  /// The same from a PEFT directory.
+  std::shared_ptr<const RequestAdapter> add_adapter(const std::filesystem::path& directory);
 
   /// EngineOptions::cache_bytes that hold one sequence of so many tokens.
   int64_t cache_bytes_for(int64_t tokens) const;
@@ -101,6 +110,7 @@ class Engine {
   void take_arrivals();
   void end_cancelled();
   void add_drafts(std::vector<StepEntry>& entries);
+  void run_all(std::vector<StepEntry> entries);
   void run_entries(std::vector<StepEntry>& entries);
   StepRows rows_of(const StepEntry& entry) const;
   int64_t prompt_outputs(const StepEntry& entry) const;
@@ -126,6 +136,7 @@ class Engine {
   Scheduler scheduler_;
   std::optional<DraftModel> draft_;
   Embedder embedder_;
+  RequestAdapters adapters_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable arrived_;

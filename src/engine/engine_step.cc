@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 #include "engine/logprobs.h"
 #include "engine/routing_record.h"
+#include "ops/adapters.h"
 
 namespace puna::engine {
 namespace {
@@ -48,18 +49,31 @@ bool Engine::step_once() {
   entries = scheduler_.place(std::move(entries), copies, full);
   for (Stream* stream : full) end(*stream, StopReason::kContextFull);
   for (const cache::BlockCopy& copy : copies) pages_.copy_block(copy.chunked, copy.from, copy.to);
-  if (options_.batch_invariant) {
-    for (StepEntry& entry : entries) {
-      std::vector<StepEntry> alone(1, std::move(entry));
-      run_entries(alone);
-    }
-  } else if (!entries.empty()) {
-    run_entries(entries);
-  }
+  const bool ran = !entries.empty() || !full.empty();
+  run_all(std::move(entries));
   finish_ended();
   const bool embeds = embedder_.busy();
   if (embeds) embedder_.step(options_.step_tokens);
-  return embeds || !entries.empty() || !full.empty() || !scheduler_.streams().empty();
+  return embeds || ran || !scheduler_.streams().empty();
+}
+
+// Those that one pass through the model can take together: with equal adapters, or each alone.
+void Engine::run_all(std::vector<StepEntry> entries) {
+  const auto number = [](const StepEntry& entry) {
+    const auto& adapter = entry.stream->job->request.adapter;
+    return adapter ? adapter->number : ops::LowRank::kAlways;
+  };
+  std::stable_sort(entries.begin(), entries.end(),
+                   [&](const StepEntry& a, const StepEntry& b) { return number(a) < number(b); });
+  for (size_t i = 0; i < entries.size();) {
+    const int adapter = number(entries[i]);
+    std::vector<StepEntry> together;
+    do {
+      together.push_back(std::move(entries[i++]));
+    } while (i < entries.size() && !options_.batch_invariant && number(entries[i]) == adapter);
+    const ops::ApplyingAdapter applying(adapter);
+    run_entries(together);
+  }
 }
 
 void Engine::add_drafts(std::vector<StepEntry>& entries) {
@@ -141,10 +155,9 @@ void Engine::run_entries(std::vector<StepEntry>& entries) {
     count += std::ssize(rows.back().tokens);
   }
   std::vector<ops::Routing> routing;
-  const bool recorded = std::any_of(entries.begin(), entries.end(), records_routing);
   at::Tensor logits_RV;
   try {
-    logits_RV = run_rows(loaded_, pages_, rows, options_.batch_invariant, recorded ? &routing : nullptr);
+    logits_RV = run_rows(loaded_, pages_, rows, options_.batch_invariant, &routing);
   } catch (...) {
     for (const StepEntry& entry : entries) fail_job(*entry.stream->job, std::current_exception());
     return;
@@ -153,6 +166,7 @@ void Engine::run_entries(std::vector<StepEntry>& entries) {
     const std::lock_guard lock(mutex_);
     ++stats_.steps;
     stats_.rows += count;
+    add_expert_rows(stats_.expert_rows, routing);
   }
   int64_t first_row = 0;
   for (size_t i = 0; i < entries.size(); first_row += std::ssize(rows[i++].tokens)) {

@@ -42,6 +42,7 @@ std::string fingerprint(const LoadedModel& loaded) {
       }
     }
     for (const ops::LowRank& adapter : weight.adapters) {
+      if (adapter.adapter != ops::LowRank::kAlways) continue;
       add_tensor(adapter.a);
       add_tensor(adapter.b);
       add(std::to_string(adapter.scale));

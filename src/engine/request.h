@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/adapters.h"
 #include "engine/prompt.h"
 #include "engine/sampler.h"
 #include "grammar/grammar.h"
@@ -59,6 +60,7 @@ struct Request {
   std::vector<TokenId> stop_tokens;                         // beside the model's own
   bool ignore_stop_tokens = false;                          // benchmarks and golden continuations
   std::shared_ptr<const grammar::CompiledGrammar> grammar;  // of grammar_vocabulary(); absent: any text
+  std::shared_ptr<const RequestAdapter> adapter;            // of Engine::add_adapter(); absent: none of those
   int completions = 1;
   int prompt_logprobs = -1;                // alternatives per token of the prompt; 0: the tokens' own alone; -1: none
   int priority = 0;                        // greater ones run first, and push out smaller ones when room is lacking

@@ -1,4 +1,4 @@
-// What a profile of experts says, as ExpertStore::profile() gives it.
+// What a profile of experts says, as `puna experts profile` writes it.
 #pragma once
 
 #include <cstdint>

@@ -154,21 +154,20 @@ void ExpertStore::await(Slot& slot) {
   statistics_.stall_seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void ExpertStore::count_prediction(int layer, std::span<const Need> needs) {
-  for (const Need& need : needs) statistics_.predicted_right += expert(layer, need.expert).predicted ? 1 : 0;
+void ExpertStore::count_prediction(int layer, std::span<const int> experts) {
+  for (const int index : experts) statistics_.predicted_right += expert(layer, index).predicted ? 1 : 0;
   for (Expert& each : experts_[static_cast<size_t>(layer)]) each.predicted = false;
 }
 
-void ExpertStore::visit(int layer, std::span<const Need> needs, const Use& use) {
-  for (const Need& need : needs) check(layer, need.expert);
-  count_prediction(layer, needs);
+void ExpertStore::visit(int layer, std::span<const int> experts, const Use& use) {
+  for (const int index : experts) check(layer, index);
+  count_prediction(layer, experts);
   const int64_t now = ++visits_[static_cast<size_t>(layer)];
-  for (const Need& need : needs) {
-    Expert& used = expert(layer, need.expert);
-    PUNA_CHECK(used.scored != now, "expert {} is named twice", need.expert);
+  for (const int index : experts) {
+    Expert& used = expert(layer, index);
+    PUNA_CHECK(used.scored != now, "expert {} is named twice", index);
     used.score = faded(used.score, now - used.scored) + 1;
     used.scored = now;
-    used.rows += need.rows;
     ++statistics_.uses;
   }
   // Whatever happens, no slot stays pinned.
@@ -185,8 +184,8 @@ void ExpertStore::visit(int layer, std::span<const Need> needs, const Use& use) 
     Slot& slot = slots_[static_cast<size_t>(expert(layer, index).slot)];
     present.push_back({index, slot.bytes});
   };
-  for (const Need& need : needs) {
-    const int index = need.expert, at = expert(layer, index).slot;
+  for (const int index : experts) {
+    const int at = expert(layer, index).slot;
     const int64_t bytes = layout_.blocks[static_cast<size_t>(layer)][static_cast<size_t>(index)].bytes;
     if (at < 0) {
       statistics_.bytes_missed += bytes;
@@ -252,15 +251,6 @@ StoreStatistics ExpertStore::statistics() const {
   StoreStatistics statistics = statistics_;
   statistics.bytes_read = reader_.bytes_read();
   return statistics;
-}
-
-Json ExpertStore::profile() const {
-  Json rows = Json::array();
-  for (const auto& layer : experts_) {
-    rows.push_back(Json::array());
-    for (const Expert& each : layer) rows.back().push_back(each.rows);
-  }
-  return {{"rows", std::move(rows)}};
 }
 
 void ExpertStore::warm(const Json& profile, std::string_view where) {

@@ -57,16 +57,10 @@ class ExpertStore {
   };
   using Use = std::function<void(std::span<const Present>)>;
 
-  /// An expert that a step needs, and how many of the step's rows.
-  struct Need {
-    int expert = 0;
-    int64_t rows = 1;
-  };
-
-  /// Gives each of the experts (each once, any order) to `use` exactly once, in as many calls as it takes: first those
+  /// Gives each of `experts` (each once, any order) to `use` exactly once, in as many calls as it takes: first those
   /// that are there, perhaps none, then the others as they come, so that reading and computing overlap. Throws Error
   /// when one cannot be read; what `use` has been given by then was right.
-  void visit(int layer, std::span<const Need> needs, const Use& use);
+  void visit(int layer, std::span<const int> experts, const Use& use);
 
   /// Begins to read those that are not there, in place of what is worth less. A guess: visit() need not name them.
   void prefetch(int layer, std::span<const int> experts);
@@ -75,9 +69,7 @@ class ExpertStore {
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }
   const std::string& method() const { return reader_.method(); }
 
-  /// How many rows each expert got: {"rows": [layers][experts]}.
-  Json profile() const;
-  /// Experts start with what an earlier run's profile says they are worth, and the best ones are read. Throws
+  /// Experts start with what a profile ({"rows": [layers][experts]}) says they are worth, and the best ones are read. Throws
   /// Error(`where`) when it is of another model or malformed.
   void warm(const Json& profile, std::string_view where);
 
@@ -93,7 +85,6 @@ class ExpertStore {
   };
   struct Expert {
     int slot = -1;
-    int64_t rows = 0;  // since the store was made
     double score = 0;  // at visit `scored` of its layer
     int64_t scored = 0;
     bool predicted = false;
@@ -105,7 +96,7 @@ class ExpertStore {
   void begin_read(int layer, int index, Slot& slot, bool guess);
   void evict(Slot& slot);
   void await(Slot& slot);
-  void count_prediction(int layer, std::span<const Need> needs);
+  void count_prediction(int layer, std::span<const int> experts);
   void check(int layer, int index) const;
 
   StoreLayout layout_;

@@ -97,13 +97,28 @@ at::Tensor Model::encode_images(const at::Tensor& pixels, Trace* trace) const {
   return impl_->vision->forward(pixels, trace);
 }
 
-void Model::add_adapter(const checkpoint::Adapter& adapter) {
-  for (const checkpoint::AdapterWeight& addition : adapter.weights)
-    if (!impl_->weights.contains(addition.parameter))
+void Model::check_adapter(const checkpoint::Adapter& adapter) const {
+  for (const checkpoint::AdapterWeight& addition : adapter.weights) {
+    const auto weight = impl_->weights.find(addition.parameter);
+    if (weight == impl_->weights.end())
       fail("adapter " + adapter.name, "the model has no parameter '{}'", addition.parameter);
+    if (weight->second.streamed)
+      fail("adapter " + adapter.name,
+           "'{}' is read from its file when it is needed and takes no adapter; give more --memory", addition.parameter);
+  }
+}
+
+void Model::add_adapter(const checkpoint::Adapter& adapter, int number) {
+  check_adapter(adapter);
   const auto place = [&](const at::Tensor& t) { return t.to(impl_->options.device, impl_->options.dtype); };
   for (const checkpoint::AdapterWeight& addition : adapter.weights)
-    impl_->weights.at(addition.parameter).adapters.push_back({place(addition.a), place(addition.b), addition.scale});
+    impl_->weights.at(addition.parameter).adapters.push_back(
+        {place(addition.a), place(addition.b), addition.scale, number});
+}
+
+void Model::remove_adapter(int number) {
+  for (auto& [name, weight] : impl_->weights)
+    std::erase_if(weight.adapters, [&](const ops::LowRank& low) { return low.adapter == number; });
 }
 
 experts::ExpertStore* Model::expert_store() const { return impl_->store.get(); }

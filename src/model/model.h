@@ -61,8 +61,11 @@ class Model {
   /// Image features [B * tokens_per_tile, D] of tiles [B, 3, S, S], in order; ready for Batch::image_features.
   at::Tensor encode_images(const at::Tensor& pixels, Trace* trace = nullptr) const;
 
-  /// Adds an adapter to its weights; several add up.
-  void add_adapter(const checkpoint::Adapter& adapter);
+  /// Adds an adapter to its weights; several add up. With a number it counts where it is applied (ops/adapters.h), else
+  /// always. Throws Error, and changes nothing, for one that does not fit.
+  void add_adapter(const checkpoint::Adapter& adapter, int number = ops::LowRank::kAlways);
+  void check_adapter(const checkpoint::Adapter& adapter) const;
+  void remove_adapter(int number);
 
   /// Of the routed experts that stay in their file; null when all are in memory.
   experts::ExpertStore* expert_store() const;

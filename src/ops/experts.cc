@@ -59,10 +59,9 @@ PackedFeedForward expert_rows(const PackedFeedForward& all, int64_t expert, cons
 /// The routed rows, each expert's as soon as it is there, and `others` with the first of them.
 void run_streamed(const PackedFeedForward& routed, const ExpertWeights& weights, std::vector<PackedFeedForward> others,
                   QuantizedInput& input) {
-  std::vector<experts::ExpertStore::Need> needed;
+  std::vector<int> needed;
   for (size_t e = 0; e + 1 < routed.offsets.size(); ++e)
-    if (const int64_t rows = routed.offsets[e + 1] - routed.offsets[e]; rows > 0)
-      needed.push_back({static_cast<int>(e), rows});
+    if (routed.offsets[e + 1] > routed.offsets[e]) needed.push_back(static_cast<int>(e));
   const StreamedExperts& streamed = *weights.gate_up->streamed;
   bool first = true;
   streamed.store->visit(streamed.layer, needed, [&](std::span<const experts::ExpertStore::Present> present) {
@@ -141,9 +140,6 @@ at::Tensor packed_experts(const at::Tensor& x, const Routing& routing, const Exp
 
 at::Tensor experts(const at::Tensor& x, const Routing& routing, const ExpertWeights& weights, bool score_on_input) {
   const bool streamed = weights.gate_up->streamed != nullptr;
-  if (streamed && !(weights.gate_up->adapters.empty() && weights.down->adapters.empty()))
-    fail("weights", "'{}' is read from its file when it is needed and takes no adapter; give more --memory",
-         weights.gate_up->name);
   if (streamed || are_packed({weights.gate_up, weights.down}))
     return packed_experts(x, routing, weights, score_on_input);
   const at::Tensor shared_TD = feed_forward(x, *weights.shared_gate, *weights.shared_up, *weights.shared_down);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/adapters.h"
 #include "ops/fused.h"
 #include "ops/grad.h"
 #include "ops/observe.h"
@@ -46,7 +47,7 @@ at::Tensor linear(const at::Tensor& x, const Weight& weight, const at::Tensor& b
     const at::Tensor w = weight.dense.t();
     y = bias.defined() ? at::addmm(bias, x, w) : product(x, w);
   }
-  for (const LowRank& adapter : weight.adapters) y = plus(y, low_rank(x, adapter.a, adapter.b, adapter.scale));
+  for (const LowRank* low : applied_adapters(weight)) y = plus(y, low_rank(x, low->a, low->b, low->scale));
   return y;
 }
 
@@ -87,15 +88,16 @@ at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::
   if (LinearObserver* looking_on = observer()) looking_on->grouped(weight, x, offsets);
   const bool grad = recording();
   const auto experts = grad && !weight.packed ? experts_of(dense) : std::vector<at::Tensor>();
-  std::vector<std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> adapters;
+  const std::vector<const LowRank*> adapters = applied_adapters(weight);
+  std::vector<std::pair<std::vector<at::Tensor>, std::vector<at::Tensor>>> factors;
   if (grad)
-    for (const LowRank& adapter : weight.adapters) adapters.emplace_back(experts_of(adapter.a), experts_of(adapter.b));
+    for (const LowRank* low : adapters) factors.emplace_back(experts_of(low->a), experts_of(low->b));
 
   std::vector<at::Tensor> pieces;
   at::Tensor out;
   if (weight.packed) {
     out = packed_grouped_linear(x, weight, offsets);
-    if (weight.adapters.empty()) return out;
+    if (adapters.empty()) return out;
   } else if (!grad) {
     out = at::empty({x.size(0), dense.size(2)}, x.options());
   }
@@ -117,11 +119,10 @@ at::Tensor grouped_linear(const at::Tensor& x, const Weight& weight, const std::
         at::mm_out(y_e, x_e, w_e);
       }
     }
-    for (size_t i = 0; i < weight.adapters.size(); ++i) {
-      const LowRank& adapter = weight.adapters[i];
-      const at::Tensor a = grad ? adapters[i].first[e] : adapter.a.select(0, e);
-      const at::Tensor b = grad ? adapters[i].second[e] : adapter.b.select(0, e);
-      y_e = plus(y_e, low_rank(x_e, a, b, adapter.scale));
+    for (size_t i = 0; i < adapters.size(); ++i) {
+      const at::Tensor a = grad ? factors[i].first[e] : adapters[i]->a.select(0, e);
+      const at::Tensor b = grad ? factors[i].second[e] : adapters[i]->b.select(0, e);
+      y_e = plus(y_e, low_rank(x_e, a, b, adapters[i]->scale));
     }
     if (grad) pieces.push_back(y_e);
   }

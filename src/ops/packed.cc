@@ -6,6 +6,7 @@
 #include <new>
 
 #include "base/error.h"
+#include "ops/adapters.h"
 #include "ops/grad.h"
 #include "ops/share_out.h"
 
@@ -182,7 +183,7 @@ void check_no_gradient(const at::Tensor& x, const Weight& weight) {
 }
 
 bool are_packed(std::initializer_list<const Weight*> weights) {
-  return std::ranges::all_of(weights, [](const Weight* w) { return w->packed && w->adapters.empty(); });
+  return std::ranges::all_of(weights, [](const Weight* w) { return w->packed && !is_adapted(*w); });
 }
 
 RowBuffer::RowBuffer(int64_t num_rows, int64_t k) {

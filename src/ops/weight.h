@@ -18,6 +18,8 @@ struct LowRank {
   at::Tensor a;  // [r, in]; routed experts [E, r, in]
   at::Tensor b;  // [out, r]; routed experts [E, out, r]
   double scale;
+  static constexpr int kAlways = 0;
+  int adapter = kAlways;  // the number of one that counts where it is applied (ops/adapters.h) alone
 };
 
 /// Integers with scales, or floats, in the layout of kernels/quantized: one matrix [out, in], or one for each routed

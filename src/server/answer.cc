@@ -34,16 +34,15 @@ const char* id_prefix(CallForm form) {
 /// One call on its way. The engine's thread alone calls it once all is submitted, and a worker once all is done.
 class Answer : public std::enable_shared_from_this<Answer> {
  public:
-  Answer(CompletionCall call, Service& service, std::shared_ptr<Service::Place> place,
-         std::shared_ptr<http::Exchange> exchange)
-      : state_{service, new_id(id_prefix(call.form)), unix_time(), std::move(call), {}, {}},
+  Answer(CompletionCall call, std::shared_ptr<Service::Place> place, std::shared_ptr<http::Exchange> exchange)
+      : state_{place->service(), new_id(id_prefix(call.form)), unix_time(), std::move(call), {}, {}},
         call_(state_.call),
-        service_(service),
+        service_(state_.service),
         place_(std::move(place)),
         exchange_(std::move(exchange)),
         num_completions_(static_cast<size_t>(call_.requests.front().completions)),
         num_open_(call_.requests.size()),
-        running_(service.requests().begin(state_.id, place_->owner, state_.created, prompt_tokens_of(call_))) {
+        running_(service_.requests().begin(state_.id, place_->owner, state_.created, prompt_tokens_of(call_))) {
     state_.choices.resize(call_.requests.size() * num_completions_);
     state_.responses.resize(call_.requests.size());
     writer_ = call_.form == CallForm::kResponses  ? responses_writer(state_)
@@ -170,8 +169,12 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   void take_text(size_t index, std::string_view text) {
     Choice& choice = state_.choices[index];
-    if (choice.parser) return take_events(index, choice.parser->push(text));
-    if (!text.empty()) send(writer_->text(index, text));
+    if (choice.parser) {
+      take_events(index, choice.parser->push(text));
+    } else if (!text.empty()) {
+      send(writer_->text(index, text));
+    }
+    service_.metrics()->token_handled(seconds_between(choice.last_token, engine::Clock::now()));
   }
 
   void take_events(size_t index, const std::vector<text::ToolCallEvent>& events) {
@@ -281,9 +284,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
 }  // namespace
 
-void answer(CompletionCall call, Service& service, std::shared_ptr<Service::Place> place,
-            std::shared_ptr<http::Exchange> exchange) {
-  std::make_shared<Answer>(std::move(call), service, std::move(place), std::move(exchange))->start();
+void answer(CompletionCall call, std::shared_ptr<Service::Place> place, std::shared_ptr<http::Exchange> exchange) {
+  std::make_shared<Answer>(std::move(call), std::move(place), std::move(exchange))->start();
 }
 
 }  // namespace puna::server

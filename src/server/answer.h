@@ -11,7 +11,6 @@ namespace puna::server {
 
 /// Submits the call's requests, and answers as the engine gives; a client that leaves cancels them. Throws ApiError or
 /// Error, with nothing submitted, for what the engine refuses.
-void answer(CompletionCall call, Service& service, std::shared_ptr<Service::Place> place,
-            std::shared_ptr<http::Exchange> exchange);
+void answer(CompletionCall call, std::shared_ptr<Service::Place> place, std::shared_ptr<http::Exchange> exchange);
 
 }  // namespace puna::server

@@ -91,6 +91,8 @@ const std::vector<Api::Route>& Api::routes() {
       {"POST", "/v1/messages", &Api::messages},
       {"POST", "/v1/messages/count_tokens", &Api::count_tokens},
       {"POST", "/v1/embeddings", &Api::embeddings},
+      {"POST", "/v1/load_lora_adapter", &Api::load_adapter},
+      {"POST", "/v1/unload_lora_adapter", &Api::unload_adapter},
       {"POST", "/tokenize", &Api::tokenize},
       {"POST", "/detokenize", &Api::detokenize},
       {"GET", "/requests", &Api::requests},
@@ -101,14 +103,15 @@ const std::vector<Api::Route>& Api::routes() {
   return kRoutes;
 }
 
-Api::Api(Service& service, ApiOptions options)
-    : service_(service), options_(std::move(options)), meter_(options_.keys) {}
+Api::Api(std::shared_ptr<Service> service, ApiOptions options)
+    : current_(std::move(service)), options_(std::move(options)), meter_(options_.keys) {}
 
 void Api::handle(const http::Request& request, const Exchange& exchange) {
   const std::string path = known_path(request.path);
+  service_ = service();
   owner_ = -1;
   record_ = options_.log ? options_.log->begin(request.method, request.path.substr(0, 200), request.peer) : nullptr;
-  exchange->prepare(cors_headers(request), [metrics = service_.metrics(), path, record = record_](int status) {
+  exchange->prepare(cors_headers(request), [metrics = service_->metrics(), path, record = record_](int status) {
     metrics->count_request(path, status);
     if (record) record->status = status;
   });
@@ -118,6 +121,18 @@ void Api::handle(const http::Request& request, const Exchange& exchange) {
     exchange->reply(api_error_of(std::current_exception()).reply(error_form_of(request.path)));
   }
   record_.reset();
+  service_.reset();
+}
+
+std::shared_ptr<Service> Api::service() const {
+  const std::lock_guard lock(mutex_);
+  return current_;
+}
+
+std::shared_ptr<Service> Api::replace(std::shared_ptr<Service> service) {
+  const std::lock_guard lock(mutex_);
+  current_.swap(service);
+  return service;
 }
 
 void Api::route(const http::Request& request, const Exchange& exchange) {
@@ -188,18 +203,18 @@ void Api::reply(const Exchange& exchange, const OrderedJson& json) {
 
 void Api::with_body(const http::Request& request, const Exchange& exchange, Work work) {
   const bool multipart = is_multipart(request);
-  auto place = service_.take_place();
+  auto place = service_->take_place();
   place->key_use = meter_.take(owner_);
   place->owner = owner_;
   place->record = record_;
   const auto lane = request.body.size() > kLargeBytes ? Service::Lane::kLarge : Service::Lane::kSmall;
   const std::string type = multipart ? std::string(request.header("content-type")) : std::string();
-  service_.prepare(
+  service_->prepare(
       [=, this, form = error_form_of(request.path), body = request.body, held = request.held]() mutable {
         if (exchange->gone()) return;
         try {
           const double waited = std::chrono::duration<double>(engine::Clock::now() - place->arrival).count();
-          if (waited > service_.options().request_seconds)
+          if (waited > place->service().options().request_seconds)
             throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
           const OrderedJson json =
               type.empty() ? parse_ordered_json(body, "body") : take_parts(type, body, place->uploads);
@@ -217,32 +232,38 @@ void Api::health(const http::Request&, const Exchange& exchange) { reply(exchang
 void Api::metrics(const http::Request&, const Exchange& exchange) {
   http::Reply reply;
   reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  reply.body = service_.metrics()->text(service_.engine(), open_connections());
+  reply.body = service_->metrics()->text(service_->engine(), open_connections());
   exchange->reply(std::move(reply));
 }
 
 void Api::models(const http::Request& request, const Exchange& exchange) {
-  const OrderedJson model = {{"id", service_.options().model_id},
-                             {"object", "model"},
-                             {"created", service_.created()},
-                             {"owned_by", "puna"},
-                             {"max_model_len", service_.loaded().config().text.max_position_embeddings}};
+  const std::string& own = service_->options().model_id;
+  const auto entry = [&](const std::string& id, int64_t created) -> OrderedJson {
+    return {{"id", id},
+            {"object", "model"},
+            {"created", created},
+            {"owned_by", "puna"},
+            {"parent", id == own ? OrderedJson(nullptr) : OrderedJson(own)},
+            {"max_model_len", service_->loaded().config().text.max_position_embeddings}};
+  };
+  OrderedJson models = OrderedJson::array({entry(own, service_->created())});
+  for (const auto& [name, created] : service_->adapters().list()) models.push_back(entry(name, created));
   constexpr std::string_view kOne = "/v1/models/";
-  if (!request.path.starts_with(kOne))
-    return reply(exchange, {{"object", "list"}, {"data", OrderedJson::array({model})}});
+  if (!request.path.starts_with(kOne)) return reply(exchange, {{"object", "list"}, {"data", models}});
   const std::string name = request.path.substr(kOne.size());
-  if (name != service_.options().model_id)
-    throw ApiError(404, fmt::format("The model '{}' does not exist", name.substr(0, 100)), "model", "model_not_found");
-  reply(exchange, model);
+  for (const OrderedJson& one : models)
+    if (one["id"] == name) return reply(exchange, one);
+  throw ApiError(404, fmt::format("The model '{}' does not exist", name.substr(0, 100)), "model", "model_not_found");
 }
 
 void Api::tokenize(const http::Request& request, const Exchange& exchange) {
   with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
     Fields fields(body);
     std::vector<text::TokenId> tokens;
-    const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
+    const Service& service = place->service();
+    const text::Tokenizer& tokenizer = *service.loaded().tokenizer;
     if (const OrderedJson* messages = fields.find("messages")) {
-      tokens = service_.prompt_of(read_messages(*messages, "messages"), {}, *place, "messages").prompt.tokens;
+      tokens = service.prompt_of(read_messages(*messages, "messages"), {}, *place, "messages").prompt.tokens;
     } else {
       // Both names that clients use.
       auto text = fields.text("prompt");
@@ -256,14 +277,15 @@ void Api::tokenize(const http::Request& request, const Exchange& exchange) {
     }
     if (std::ssize(tokens) > kMostTokensShown) throw ApiError(413, "The text has too many tokens to list");
     reply(exchange, {{"count", tokens.size()},
-                     {"max_model_len", service_.loaded().config().text.max_position_embeddings},
+                     {"max_model_len", service.loaded().config().text.max_position_embeddings},
                      {"tokens", tokens}});
   });
 }
 
 void Api::detokenize(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>&) {
+  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
     Fields fields(body);
+    const Service& service = place->service();
     const OrderedJson* tokens = fields.find("tokens");
     if (!tokens || !tokens->is_array()) throw ApiError(400, "'tokens' must be an array of token ids", "tokens");
     if (std::ssize(*tokens) > kMostTokensShown) throw ApiError(413, "These are too many tokens for one text", "tokens");
@@ -271,17 +293,17 @@ void Api::detokenize(const http::Request& request, const Exchange& exchange) {
     for (const OrderedJson& id : *tokens) {
       if (!id.is_number_integer()) wrong_field("tokens", id, "token ids");
       const auto value = id.get<int64_t>();
-      if (value < 0 || value >= service_.loaded().tokenizer->vocab_size())
-        wrong_field("tokens", id, fmt::format("token ids from 0 to {}", service_.loaded().tokenizer->vocab_size() - 1));
+      if (value < 0 || value >= service.loaded().tokenizer->vocab_size())
+        wrong_field("tokens", id, fmt::format("token ids from 0 to {}", service.loaded().tokenizer->vocab_size() - 1));
       ids.push_back(static_cast<text::TokenId>(value));
     }
-    const std::string text = service_.loaded().tokenizer->decode(ids);
+    const std::string text = service.loaded().tokenizer->decode(ids);
     reply(exchange, {{"prompt", text}, {"content", text}});
   });
 }
 
 void Api::tokenizer_info(const http::Request&, const Exchange& exchange) {
-  const text::Tokenizer& tokenizer = *service_.loaded().tokenizer;
+  const text::Tokenizer& tokenizer = *service_->loaded().tokenizer;
   const auto name = [&](const char* special) {
     return tokenizer.special(special) ? OrderedJson(special) : OrderedJson(nullptr);
   };
@@ -290,7 +312,7 @@ void Api::tokenizer_info(const http::Request&, const Exchange& exchange) {
                    {"bos_token", name("<|begin_of_text|>")},
                    {"eos_token", name("<|eot|>")},
                    {"pad_token", name("<|finetune_right_pad|>")},
-                   {"model_max_length", service_.loaded().config().text.max_position_embeddings},
+                   {"model_max_length", service_->loaded().config().text.max_position_embeddings},
                    {"chat_template", nullptr}});
 }
 
@@ -301,8 +323,8 @@ void Api::apply_template(const http::Request& request, const Exchange& exchange)
     if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
     text::ChatOptions options;
     options.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
-    const auto made = service_.prompt_of(read_messages(*messages, "messages"), options, *place, "messages");
-    reply(exchange, {{"prompt", service_.loaded().tokenizer->decode(made.prompt.tokens)}});
+    const auto made = place->service().prompt_of(read_messages(*messages, "messages"), options, *place, "messages");
+    reply(exchange, {{"prompt", place->service().loaded().tokenizer->decode(made.prompt.tokens)}});
   });
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -20,11 +22,15 @@ struct ApiOptions {
 
 class Api {
  public:
-  /// `service` must outlive it.
-  Api(Service& service, ApiOptions options);
+  Api(std::shared_ptr<Service> service, ApiOptions options);
 
   /// Answers, at once or later. As http::Handler.
   void handle(const http::Request& request, const std::shared_ptr<http::Exchange>& exchange);
+
+  /// What answers the next request. Any thread.
+  std::shared_ptr<Service> service() const;
+  /// Another service from now on; returns the one of before, whose requests still run. Any thread.
+  std::shared_ptr<Service> replace(std::shared_ptr<Service> service);
 
   /// For /metrics.
   std::function<int64_t()> open_connections = [] { return 0; };
@@ -67,11 +73,15 @@ class Api {
   void messages(const http::Request& request, const Exchange& exchange);
   void count_tokens(const http::Request& request, const Exchange& exchange);
   void embeddings(const http::Request& request, const Exchange& exchange);
+  void load_adapter(const http::Request& request, const Exchange& exchange);
+  void unload_adapter(const http::Request& request, const Exchange& exchange);
 
-  Service& service_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<Service> current_;
   const ApiOptions options_;
   KeyMeter meter_;
   // Of the request that handle() has: the server's thread alone calls it.
+  std::shared_ptr<Service> service_;
   int owner_ = -1;  // whose key asks, for what is told to its owner alone; -1: no keys are in force
   std::shared_ptr<RequestRecord> record_;
 };

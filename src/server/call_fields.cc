@@ -128,18 +128,20 @@ void read_stop_strings(Fields& fields, const std::string& name, engine::Request&
     throw ApiError(400, fmt::format("'{}' holds more than {} entries", name, kMostStops), name);
 }
 
-void check_model(Fields& fields, const Service& service) {
-  const std::string model = fields.text("model").value_or("");
-  if (model.empty() || model == service.options().model_id) return;
+std::string read_model(Fields& fields, const Service& service, std::shared_ptr<const engine::RequestAdapter>& adapter) {
+  const std::string& own = service.options().model_id;
+  std::string model = fields.text("model").value_or("");
+  if (model.empty() || model == own) return own;
+  adapter = service.adapters().find(model);
+  if (adapter) return model;
   throw ApiError(404,
-                 fmt::format("The model '{}' does not exist; this server has '{}'.", model.substr(0, 100),
-                             service.options().model_id),
+                 fmt::format("The model '{}' does not exist; this server has '{}'.", model.substr(0, 100), own),
                  "model", "model_not_found");
 }
 
 engine::Request read_common(Fields& fields, Service& service, const Service::Place& place, CompletionCall& call) {
-  check_model(fields, service);
   engine::Request request;
+  call.model = read_model(fields, service, request.adapter);
   read_sampling(fields, service.loaded(), request.sampling);
   read_stops(fields, service.loaded(), request);
   request.priority = static_cast<int>(fields.integer("priority", -1000, 0).value_or(0));

@@ -27,8 +27,8 @@ GrammarPointer read_format(const OrderedJson& format, const std::string& path, b
 
 /// An array of strings, as stops beside those of read_common().
 void read_stop_strings(Fields& fields, const std::string& name, engine::Request& request);
-/// 404 unless `model` is the server's own.
-void check_model(Fields& fields, const Service& service);
+/// `model`, or the server's own where there is none. `adapter`: the one that the name stands for. 404 for any other.
+std::string read_model(Fields& fields, const Service& service, std::shared_ptr<const engine::RequestAdapter>& adapter);
 /// Model, sampling, stops, deadline, streaming.
 engine::Request read_common(Fields& fields, Service& service, const Service::Place& place, CompletionCall& call);
 /// `n`

@@ -42,7 +42,8 @@ ApiError too_long(int64_t tokens, int64_t context, const char* field) {
                   "context_length_exceeded");
 }
 
-CompletionCall read_chat_call(const OrderedJson& body, Service& service, Service::Place& place) {
+CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place) {
+  Service& service = place.service();
   Fields fields(body);
   CompletionCall call;
   engine::Request request = read_common(fields, service, place, call);
@@ -65,7 +66,8 @@ CompletionCall read_chat_call(const OrderedJson& body, Service& service, Service
   return call;
 }
 
-CompletionCall read_completion_call(const OrderedJson& body, Service& service, Service::Place& place) {
+CompletionCall read_completion_call(const OrderedJson& body, Service::Place& place) {
+  Service& service = place.service();
   Fields fields(body);
   CompletionCall call;
   call.form = CallForm::kCompletions;

@@ -17,6 +17,7 @@ enum class CallForm { kChat, kCompletions, kResponses, kMessages };
 
 struct CompletionCall {
   CallForm form = CallForm::kChat;
+  std::string model;  // as the request names it
   bool stream = false;
   bool include_usage = false;                  // a last chunk with the usage
   bool echo = false;                           // begin with the prompt
@@ -32,11 +33,11 @@ struct CompletionCall {
 
 // All throw ApiError, or Error for grammars and prompts that are wrong.
 
-CompletionCall read_chat_call(const OrderedJson& body, Service& service, Service::Place& place);
-CompletionCall read_completion_call(const OrderedJson& body, Service& service, Service::Place& place);
-CompletionCall read_responses_call(const OrderedJson& body, Service& service, Service::Place& place);
+CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place);
+CompletionCall read_completion_call(const OrderedJson& body, Service::Place& place);
+CompletionCall read_responses_call(const OrderedJson& body, Service::Place& place);
 /// Of Anthropic's interface. `counting`: /v1/messages/count_tokens, which needs no max_tokens.
-CompletionCall read_messages_call(const OrderedJson& body, Service& service, Service::Place& place,
+CompletionCall read_messages_call(const OrderedJson& body, Service::Place& place,
                                   bool counting = false);
 
 /// The field that a prompt comes from, for errors.

@@ -54,10 +54,13 @@ OrderedJson vector_json(const std::vector<float>& vector, bool base64) {
 
 }  // namespace
 
-void answer_embeddings(const OrderedJson& body, Service& service, std::shared_ptr<Service::Place> place,
+void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> place,
                        std::shared_ptr<http::Exchange> exchange) {
+  Service& service = place->service();
   Fields fields(body);
-  check_model(fields, service);
+  std::shared_ptr<const engine::RequestAdapter> adapter;
+  read_model(fields, service, adapter);
+  if (adapter) throw ApiError(400, "Embeddings are those of the model itself, without an adapter", "model");
   const std::string format = fields.text("encoding_format").value_or("float");
   if (format != "float" && format != "base64") wrong_field("encoding_format", OrderedJson(format), "float or base64");
   const int64_t width = service.loaded().config().text.hidden_size;

@@ -9,7 +9,7 @@
 namespace puna::server {
 
 /// Reads the request, has the engine do it, and answers. Throws ApiError.
-void answer_embeddings(const OrderedJson& body, Service& service, std::shared_ptr<Service::Place> place,
+void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> place,
                        std::shared_ptr<http::Exchange> exchange);
 
 }  // namespace puna::server

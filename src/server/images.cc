@@ -6,6 +6,7 @@
 #include "http/fetch.h"
 #include "io/base64.h"
 #include "io/file.h"
+#include "server/allowed_path.h"
 #include "server/api_error.h"
 
 namespace puna::server {
@@ -25,18 +26,14 @@ std::string data_bytes(std::string_view url, const std::string& field) {
   return std::move(*bytes);
 }
 
-/// Links are followed before it is looked whether the file is within the directory.
 std::string file_bytes(std::string_view url, const std::string& field, const std::filesystem::path& directory) {
   if (directory.empty())
     throw ApiError(400, fmt::format("'{}' names a file; the server allows none without --image-dir", field), field);
   std::string name(url.substr(kFile.size()));
   if (name.starts_with("///")) name.erase(0, 2);
+  const std::filesystem::path path = allowed_path(directory, name);
   std::error_code error;
-  const auto root = std::filesystem::canonical(directory, error);
-  const auto path = error ? root : std::filesystem::canonical(root / name, error);
-  const auto [end, ignored] = std::mismatch(root.begin(), root.end(), path.begin(), path.end());
-  // One message for all, so that nobody learns what lies outside.
-  if (error || end != root.end() || !std::filesystem::is_regular_file(path, error))
+  if (path.empty() || !std::filesystem::is_regular_file(path, error))
     throw ApiError(400, fmt::format("'{}' is no file that the server allows", field), field, "invalid_image");
   try {
     return io::read_file(path, kMostBytes);

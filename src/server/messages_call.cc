@@ -153,7 +153,8 @@ Tools read_named_tools(Fields& fields) {
 
 }  // namespace
 
-CompletionCall read_messages_call(const OrderedJson& body, Service& service, Service::Place& place, bool counting) {
+CompletionCall read_messages_call(const OrderedJson& body, Service::Place& place, bool counting) {
+  Service& service = place.service();
   Fields fields(body);
   CompletionCall call;
   call.form = CallForm::kMessages;

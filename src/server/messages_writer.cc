@@ -91,7 +91,7 @@ class MessagesWriter : public AnswerWriter {
     return {{"id", state_.id},
             {"type", "message"},
             {"role", "assistant"},
-            {"model", state_.service.options().model_id},
+            {"model", state_.call.model},
             {"content", OrderedJson::array()},
             {"stop_reason", nullptr},
             {"stop_sequence", nullptr}};

@@ -14,6 +14,7 @@ namespace {
 using prometheus::Histogram;
 
 const Histogram::BucketBoundaries kFirstToken = {0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300};
+const Histogram::BucketBoundaries kHandling = {1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 1e-2, 1e-1};
 const Histogram::BucketBoundaries kNextToken = {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5};
 
 Histogram& histogram(prometheus::Registry& registry, const char* name, const char* help,
@@ -32,13 +33,15 @@ struct Metrics::Families {
   Histogram& first =
       histogram(registry, "puna_time_to_first_token_seconds", "From arrival to the first token", kFirstToken);
   Histogram& next = histogram(registry, "puna_time_between_tokens_seconds", "From a token to the next", kNextToken);
+  Histogram& handling = histogram(registry, "puna_token_handling_seconds",
+                                  "From the engine's token to its bytes being with the connection", kHandling);
 
   // What the engine counts by itself is set when it is asked for.
   void set(const char* name, const char* help, double value, const prometheus::Labels& labels = {}) {
     prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add(labels).Set(value);
   }
-  void set_total(const char* name, const char* help, double value) {
-    auto& counter = prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  void set_total(const char* name, const char* help, double value, const prometheus::Labels& labels = {}) {
+    auto& counter = prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add(labels);
     counter.Increment(value - counter.Value());
   }
 };
@@ -51,6 +54,7 @@ void Metrics::count_request(const std::string& path, int status) {
 }
 void Metrics::first_token(double seconds) { families_->first.Observe(seconds); }
 void Metrics::next_token(double seconds) { families_->next.Observe(seconds); }
+void Metrics::token_handled(double seconds) { families_->handling.Observe(seconds); }
 
 std::string Metrics::text(const engine::Engine& engine, int64_t open_connections) {
   Families& f = *families_;
@@ -76,6 +80,12 @@ std::string Metrics::text(const engine::Engine& engine, int64_t open_connections
   f.set_total("puna_accepted_tokens_total", "Of these, kept", number(stats.accepted_tokens));
   f.set_total("puna_preemptions_total", "Completions put off for lack of room", number(stats.preemptions));
   f.set_total("puna_evicted_blocks_total", "Kept blocks that were given up", number(stats.evictions));
+  for (size_t layer = 0; layer < stats.expert_rows.size(); ++layer) {
+    for (size_t expert = 0; expert < stats.expert_rows[layer].size(); ++expert)
+      f.set_total("puna_expert_rows_total", "Rows that each routed expert got",
+                  number(stats.expert_rows[layer][expert]),
+                  {{"layer", std::to_string(layer)}, {"expert", std::to_string(expert)}});
+  }
   if (stats.experts) {
     const Json figures = stats.experts->json();
     for (const auto& [name, value] : figures.items()) {

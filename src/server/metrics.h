@@ -19,6 +19,8 @@ class Metrics {
   /// Seconds from a request's arrival to its first token, and from a token to the next.
   void first_token(double seconds);
   void next_token(double seconds);
+  /// Seconds from the engine's token to its bytes being with the connection: the engine waits for that.
+  void token_handled(double seconds);
 
   /// `open_connections` and what the engine counts are read now.
   std::string text(const engine::Engine& engine, int64_t open_connections);

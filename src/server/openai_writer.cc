@@ -59,7 +59,7 @@ class OpenAiWriter : public AnswerWriter {
     return {{"id", state_.id},
             {"object", object},
             {"created", state_.created},
-            {"model", state_.service.options().model_id}};
+            {"model", state_.call.model}};
   }
 
   static OrderedJson call_json(const MadeCall& call) {

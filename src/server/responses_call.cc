@@ -115,7 +115,8 @@ OrderedJson echo(const OrderedJson& body, const engine::Request& request) {
 
 }  // namespace
 
-CompletionCall read_responses_call(const OrderedJson& body, Service& service, Service::Place& place) {
+CompletionCall read_responses_call(const OrderedJson& body, Service::Place& place) {
+  Service& service = place.service();
   Fields fields(body);
   CompletionCall call;
   call.form = CallForm::kResponses;

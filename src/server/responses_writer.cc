@@ -148,7 +148,7 @@ class ResponsesWriter : public AnswerWriter {
                         {"status", status},
                         {"error", nullptr},
                         {"incomplete_details", nullptr},
-                        {"model", state_.service.options().model_id},
+                        {"model", state_.call.model},
                         {"output", OrderedJson::array()}};
     json.update(call_.echoed);
     json["usage"] = nullptr;

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "server/adapters.h"
 #include "server/images.h"
 #include "server/metrics.h"
 #include "server/request_log.h"
@@ -31,6 +32,7 @@ struct ServiceOptions {
   int workers = 2;                // threads that read requests and encode images, of which one is kept for small ones
   double request_seconds = 3600;  // from a request's arrival; what there is by then is the answer
   ImageSources images;
+  std::filesystem::path adapter_directory;  // of adapters that requests may load; empty: none
 };
 
 class Service {
@@ -49,6 +51,7 @@ class Service {
     ~Place();
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
+    Service& service() const { return service_; }
 
     engine::Clock::time_point arrival = engine::Clock::now();
     Uploads uploads;                        // pictures that came beside the JSON
@@ -80,6 +83,8 @@ class Service {
   /// Compiled, or from an earlier request. Throws Error for one that is wrong.
   std::shared_ptr<const grammar::CompiledGrammar> grammar(GrammarKind kind, const std::string& text);
 
+  /// Whether no place is taken: nothing of it is in use.
+  bool idle() const { return num_places_ == 0; }
   /// Whether stop() was called: long work looks at it.
   bool stopping() const { return draining_; }
 
@@ -88,6 +93,8 @@ class Service {
   const ServiceOptions& options() const { return options_; }
   const std::shared_ptr<Metrics>& metrics() { return metrics_; }
   Requests& requests() { return requests_; }
+  Adapters& adapters() { return adapters_; }
+  const Adapters& adapters() const { return adapters_; }
   int64_t created() const { return created_; }  // unix_time()
 
  private:
@@ -103,6 +110,7 @@ class Service {
   std::atomic<int64_t> num_places_ = 0;
   std::atomic<bool> draining_ = false;
   engine::Engine engine_;
+  Adapters adapters_{engine_};
 
   std::mutex grammar_mutex_;
   std::list<std::pair<std::string, std::shared_ptr<const grammar::CompiledGrammar>>> grammars_;  // last used first

@@ -73,6 +73,9 @@ def test_a_profile_warms_the_cache_and_changes_no_text(packed, memory, tmp_path)
     good(*count, "--memory", least(*count))
     rows = json.loads(profile.read_text())["rows"]
     assert len({sum(layer) for layer in rows}) == 1 and sum(rows[0]) > 100, "each token has one expert in every layer"
+    good("experts", "profile", "--model", SHIPPED, "--text", text, "--out", tmp_path / "dense.json")
+    dense = json.loads((tmp_path / "dense.json").read_text())["rows"]
+    assert [sum(layer) for layer in dense] == [sum(layer) for layer in rows], "also of a model that is in memory"
     cold, warm = (json.loads(good("generate", "--model", packed, *ASK, "--memory", memory, *more))
                   for more in ([], ["--expert-profile", profile]))
     assert warm["tokens"] == cold["tokens"]

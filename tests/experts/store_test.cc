@@ -24,12 +24,6 @@ using testing::HasSubstr;
 
 constexpr int64_t kPage = io::kDirectAlignment;
 
-std::vector<ExpertStore::Need> needs(const std::vector<int>& experts) {
-  std::vector<ExpertStore::Need> all;
-  for (const int e : experts) all.push_back({e, 1});
-  return all;
-}
-
 /// A file of `layers` x `experts` blocks of one to three pages, each filled with its own number.
 class Store : public testing::Test {
  protected:
@@ -57,7 +51,7 @@ class Store : public testing::Test {
   static int visit(ExpertStore& store, const StoreLayout& layout, int layer, const std::vector<int>& experts) {
     std::multiset<int> seen;
     int calls = 0;
-    store.visit(layer, needs(experts), [&](std::span<const ExpertStore::Present> present) {
+    store.visit(layer, experts, [&](std::span<const ExpertStore::Present> present) {
       ++calls;
       EXPECT_TRUE(calls == 1 || !present.empty());
       for (const auto& one : present) {
@@ -114,7 +108,7 @@ TEST_F(Store, UsesWhatIsThereBeforeItWaits) {
   ExpertStore store(layout, 8 * layout.largest_block());
   visit(store, layout, 0, {1, 2, 3});
   std::vector<int> first;
-  store.visit(0, needs({5, 2, 6, 1}), [&](std::span<const ExpertStore::Present> present) {
+  store.visit(0, std::vector<int>{5, 2, 6, 1}, [&](std::span<const ExpertStore::Present> present) {
     if (first.empty())
       for (const auto& one : present) first.push_back(one.expert);
   });
@@ -160,7 +154,9 @@ TEST_F(Store, KeepsWhatIsUsedOften) {
   EXPECT_GT(store.statistics().hit_rate(), 1.15 * hit_rate_of_lru(visits, slots));
 
   ExpertStore warmed(layout, static_cast<int64_t>(slots) * kPage);
-  warmed.warm(store.profile(), "profile");
+  std::vector<std::vector<int>> rows(layers, std::vector<int>(experts));
+  for (const auto& [layer, chosen] : visits) ++rows[static_cast<size_t>(layer)][static_cast<size_t>(chosen[0])];
+  warmed.warm({{"rows", rows}}, "profile");
   for (size_t i = 0; i < 60; ++i) visit(warmed, layout, visits[i].first, visits[i].second);
   ExpertStore cold(layout, static_cast<int64_t>(slots) * kPage);
   for (size_t i = 0; i < 60; ++i) visit(cold, layout, visits[i].first, visits[i].second);
@@ -207,7 +203,7 @@ TEST_F(Store, SaysWhenTheFileIsCutOrChanges) {
   std::filesystem::resize_file(path(), 2 * kPage);
   int uses = 0;
   const auto use = [&](std::span<const ExpertStore::Present> present) { uses += static_cast<int>(present.size()); };
-  EXPECT_THROW(store.visit(0, needs({0, 7}), use), Error);
+  EXPECT_THROW(store.visit(0, std::vector<int>{0, 7}, use), Error);
   EXPECT_LE(uses, 1);
   visit(store, layout, 0, {0, 1});  // what is in memory is still right
 }
