@@ -220,8 +220,8 @@ void print(const ServeBenchFlags& flags, const Measured& m) {
   }
   std::string text = fmt::format("{:<44} {:>9} {:>9} {:>9}\n", "tokens per second", "min", "median", "max");
   const auto row = [&](const std::string& name, const bench::Spread& spread, int digits) {
-    text +=
-        fmt::format("{:<44} {:>9.{}f} {:>9.{}f} {:>9.{}f}\n", name, spread.low, digits, spread.middle, digits, spread.high, digits);
+    text += fmt::format("{:<44} {:>9.{}f} {:>9.{}f} {:>9.{}f}\n", name, spread.low, digits, spread.middle, digits,
+                        spread.high, digits);
   };
   for (const auto& [batch, spread] : m.engine) row(fmt::format("engine alone, {} at once", batch), spread, 0);
   row(fmt::format("server, {} streams", flags.streams), m.server, 0);
@@ -230,8 +230,7 @@ void print(const ServeBenchFlags& flags, const Measured& m) {
                       m.first_wrong.empty() ? "" : "; another began with: " + m.first_wrong);
   text += fmt::format("beyond the engine's time for a token: {:.3f} ms, by the medians\n", m.overhead * 1e3);
   text += fmt::format("handing a token on takes at most {} s for 99 of 100\n", m.handling);
-  if (flags.idle > 0)
-    text += fmt::format("{} idle connections take {}\n", flags.idle, format_bytes(m.idle_bytes));
+  if (flags.idle > 0) text += fmt::format("{} idle connections take {}\n", flags.idle, format_bytes(m.idle_bytes));
   print_now(text);
 }
 
@@ -239,9 +238,10 @@ void run_serve_bench(const ServeBenchFlags& flags) {
   constexpr int64_t kOthers = 200;  // files beside the sockets, of which both ends are here
   const int64_t needed = 2 * (flags.streams + flags.idle) + kOthers, allowed = raise_open_files(needed);
   if (allowed < needed)
-    throw UsageError("bench serve", fmt::format("needs {} open files and the system allows {}; raise it with ulimit -n, "
-                                                "or use fewer --streams and --idle",
-                                                needed, allowed));
+    throw UsageError("bench serve",
+                     fmt::format("needs {} open files and the system allows {}; raise it with ulimit -n, "
+                                 "or use fewer --streams and --idle",
+                                 needed, allowed));
   const engine::LoadedModel loaded = load(flags.model, flags.streams * (flags.prompt + flags.tokens));
   print(flags, measure(flags, loaded));
 }
@@ -250,7 +250,8 @@ void run_serve_bench(const ServeBenchFlags& flags) {
 
 void add_bench_serve(CLI::App& bench) {
   auto flags = std::make_shared<ServeBenchFlags>();
-  CLI::App* command = bench.add_subcommand("serve", "What the server costs beyond the engine, with many streams at once");
+  CLI::App* command =
+      bench.add_subcommand("serve", "What the server costs beyond the engine, with many streams at once");
   add_model_options(*command, flags->model);
   const auto count = [&](const char* name, int64_t& value, const char* help, int64_t least, int64_t most) {
     command->add_option(name, value, help)->type_name("N")->check(CLI::Range(least, most))->capture_default_str();

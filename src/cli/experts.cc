@@ -29,7 +29,8 @@ void run_profile(const ProfileFlags& flags) {
   constexpr int64_t kContext = 2048;
   const engine::LoadedModel loaded = load(flags.model, kContext);
   engine::ExpertRows rows = engine::no_expert_rows(loaded.config().text);
-  if (rows.empty()) throw UsageError("experts profile", fmt::format("is nothing for {}: it has no experts", loaded.name));
+  if (rows.empty())
+    throw UsageError("experts profile", fmt::format("is nothing for {}: it has no experts", loaded.name));
   const std::vector<text::TokenId> tokens = loaded.tokenizer->encode(text);
   const InterruptGuard interrupt;
   Progress progress("tokens", std::ssize(tokens));

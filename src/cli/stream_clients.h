@@ -21,8 +21,8 @@ class IdleConnections {
 };
 
 struct StreamResult {
-  double seconds = 0;      // from the first byte sent to the last stream's end
-  int64_t whole = 0;       // streams that ended with [DONE], with status 200
+  double seconds = 0;       // from the first byte sent to the last stream's end
+  int64_t whole = 0;        // streams that ended with [DONE], with status 200
   std::string first_wrong;  // how the first other one began; "": none
 };
 

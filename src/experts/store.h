@@ -69,8 +69,8 @@ class ExpertStore {
   int64_t num_slots() const { return static_cast<int64_t>(slots_.size()); }
   const std::string& method() const { return reader_.method(); }
 
-  /// Experts start with what a profile ({"rows": [layers][experts]}) says they are worth, and the best ones are read. Throws
-  /// Error(`where`) when it is of another model or malformed.
+  /// Experts start with what a profile ({"rows": [layers][experts]}) says they are worth, and the best ones are read.
+  /// Throws Error(`where`) when it is of another model or malformed.
   void warm(const Json& profile, std::string_view where);
 
  private:

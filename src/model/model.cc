@@ -112,8 +112,8 @@ void Model::add_adapter(const checkpoint::Adapter& adapter, int number) {
   check_adapter(adapter);
   const auto place = [&](const at::Tensor& t) { return t.to(impl_->options.device, impl_->options.dtype); };
   for (const checkpoint::AdapterWeight& addition : adapter.weights)
-    impl_->weights.at(addition.parameter).adapters.push_back(
-        {place(addition.a), place(addition.b), addition.scale, number});
+    impl_->weights.at(addition.parameter)
+        .adapters.push_back({place(addition.a), place(addition.b), addition.scale, number});
 }
 
 void Model::remove_adapter(int number) {

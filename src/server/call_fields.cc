@@ -134,8 +134,7 @@ std::string read_model(Fields& fields, const Service& service, std::shared_ptr<c
   if (model.empty() || model == own) return own;
   adapter = service.adapters().find(model);
   if (adapter) return model;
-  throw ApiError(404,
-                 fmt::format("The model '{}' does not exist; this server has '{}'.", model.substr(0, 100), own),
+  throw ApiError(404, fmt::format("The model '{}' does not exist; this server has '{}'.", model.substr(0, 100), own),
                  "model", "model_not_found");
 }
 

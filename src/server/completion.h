@@ -37,8 +37,7 @@ CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place);
 CompletionCall read_completion_call(const OrderedJson& body, Service::Place& place);
 CompletionCall read_responses_call(const OrderedJson& body, Service::Place& place);
 /// Of Anthropic's interface. `counting`: /v1/messages/count_tokens, which needs no max_tokens.
-CompletionCall read_messages_call(const OrderedJson& body, Service::Place& place,
-                                  bool counting = false);
+CompletionCall read_messages_call(const OrderedJson& body, Service::Place& place, bool counting = false);
 
 /// The field that a prompt comes from, for errors.
 const char* prompt_field(CallForm form);

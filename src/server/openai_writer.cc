@@ -56,10 +56,7 @@ class OpenAiWriter : public AnswerWriter {
   static std::string event(const OrderedJson& json) { return "data: " + dump(json) + "\n\n"; }
 
   OrderedJson envelope(const char* object) const {
-    return {{"id", state_.id},
-            {"object", object},
-            {"created", state_.created},
-            {"model", state_.call.model}};
+    return {{"id", state_.id}, {"object", object}, {"created", state_.created}, {"model", state_.call.model}};
   }
 
   static OrderedJson call_json(const MadeCall& call) {

@@ -1,6 +1,7 @@
 // Texts with facts and a question about one of them, whose answer repeats the sentence; and texts to copy.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <set>
@@ -12,6 +13,8 @@
 
 namespace puna::synth {
 namespace {
+
+constexpr double kCrowdedTexts = 0.35;
 
 /// {s} is what the fact is about, {v} what it says, {t} a thing or animal that belongs to the relation.
 struct Relation {
@@ -123,23 +126,32 @@ struct Fact {
   }
 };
 
+Fact fact_of(Random& random, size_t which) {
+  const Relation& relation = relations()[which];
+  std::string subject = relation.subject(random), value = relation.value(random), thing = relation.thing(random);
+  return {which, {{"s", std::move(subject)}, {"v", std::move(value)}, {"t", std::move(thing)}}};
+}
+
+size_t random_relation(Random& random) {
+  return static_cast<size_t>(random.below(static_cast<int64_t>(relations().size())));
+}
+
 /// Years are hard: two words find them among others of that building and of that town, and all begin alike.
 Fact random_fact(Random& random, Split split) {
-  Fact fact;
-  fact.relation = static_cast<size_t>(random.below(static_cast<int64_t>(relations().size())));
+  size_t which = random_relation(random);
   for (size_t hard = 0; split == Split::kTrain && hard < relations().size(); ++hard) {
-    if (relations()[hard].more > 0 && random.chance(relations()[hard].more)) fact.relation = hard;
+    if (relations()[hard].more > 0 && random.chance(relations()[hard].more)) which = hard;
   }
-  const Relation& relation = relations()[fact.relation];
-  std::string subject = relation.subject(random), value = relation.value(random), thing = relation.thing(random);
-  fact.slots = {{"s", std::move(subject)}, {"v", std::move(value)}, {"t", std::move(thing)}};
-  return fact;
+  return fact_of(random, which);
 }
 
 /// Facts of different keys; some share the subject, some the relation, so that neither alone finds the answer.
-Fact new_fact(Random& random, const std::vector<Fact>& facts, std::set<std::string>& keys, Split split) {
-  for (;;) {
-    Fact fact = random_fact(random, split);
+/// `crowd`: the relations that they are of, as long as those have keys left; empty: all.
+Fact new_fact(Random& random, const std::vector<Fact>& facts, std::set<std::string>& keys, Split split,
+              const std::vector<size_t>& crowd = {}) {
+  constexpr int kTries = 20;  // for one of the crowd
+  for (int tries = 0;; ++tries) {
+    Fact fact = crowd.empty() || tries >= kTries ? random_fact(random, split) : fact_of(random, random.pick(crowd));
     if (!facts.empty() && random.chance(0.4)) {
       const Fact& other = random.pick(facts);
       if (relations()[other.relation].subject == relations()[fact.relation].subject) fact.slots[0] = other.slots[0];
@@ -154,15 +166,19 @@ struct Text {
   std::set<std::string> keys;
 };
 
-/// Facts and sentences without facts in random order, of about `budget` tokens.
+/// Facts and sentences without facts in random order, of about `budget` tokens. Some of the training's have facts of
+/// few kinds: then many values begin alike, and what follows is found only by who looks at the subject again.
 Text random_text(Random& random, int64_t budget, Split split) {
   Text text;
+  std::vector<size_t> crowd;
+  if (split == Split::kTrain && random.chance(kCrowdedTexts))
+    for (int64_t left = random.between(1, 3); left > 0; --left) crowd.push_back(random_relation(random));
   const double filler_share = random.pick(std::array<double, 3>{0.0, 0.3, 0.6});
   for (int64_t used = 0; used < budget || text.facts.empty();) {
     if (!text.facts.empty() && random.chance(filler_share)) {
       text.sentences.push_back(filler_sentence(random));
     } else {
-      text.facts.push_back(new_fact(random, text.facts, text.keys, split));
+      text.facts.push_back(new_fact(random, text.facts, text.keys, split, crowd));
       text.sentences.push_back(text.facts.back().text());
     }
     used += rough_tokens(text.sentences.back()) + 1;
@@ -195,11 +211,21 @@ struct Question {
   bool missing;
 };
 
+bool has_thing(const Fact& fact) { return !fact.slots[2].second.empty(); }
+
+/// Whether the text has another value of its kind that begins alike.
+bool has_rival(const Fact& fact, const Text& text) {
+  return std::any_of(text.facts.begin(), text.facts.end(), [&](const Fact& other) {
+    const std::string &mine = fact.slots[1].second, &theirs = other.slots[1].second;
+    return other.relation == fact.relation && theirs != mine && theirs[0] == mine[0];
+  });
+}
+
 /// What the text does not say is asked more often in training: to miss something takes longer to learn. So are facts
-/// about a thing of somebody, where both must match.
+/// about a thing of somebody, where both must match, and those whose values have rivals.
 Question ask(Random& random, const Text& text, Split split) {
   Fact asked = random.pick(text.facts);
-  if (split == Split::kTrain && asked.slots[2].second.empty()) asked = random.pick(text.facts);
+  if (split == Split::kTrain && !(has_thing(asked) || has_rival(asked, text))) asked = random.pick(text.facts);
   const bool missing = random.chance(split == Split::kTrain ? 0.3 : 0.12);
   if (missing) {
     std::set<std::string> keys = text.keys;
