@@ -41,11 +41,11 @@ void run_profile(const ProfileFlags& flags) {
   const ops::ObservingRoutes observing(routes);
   options.on_progress = [&](int64_t done) {
     progress.set(done);
-    add_expert_rows(rows, routes);
+    engine::add_expert_rows(rows, routes);
     routes.clear();
   };
   if (!engine::perplexity(loaded, tokens, options)) throw Interrupted();
-  add_expert_rows(rows, routes);
+  engine::add_expert_rows(rows, routes);
   io::write_file(flags.out, Json({{"rows", rows}}).dump() + "\n");
   print_now(fmt::format("Wrote {}: {} tokens. Next: --expert-profile {}\n", flags.out, tokens.size(), flags.out));
 }
