@@ -1,6 +1,8 @@
 #include <csignal>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <thread>
@@ -31,6 +33,7 @@ struct ServeFlags {
 
 http::Server* running = nullptr;
 std::chrono::seconds drain_time{30};
+std::atomic<bool> is_loading = false;  // anew
 
 /// A second signal cuts what is left.
 void on_signal(int) {
@@ -93,12 +96,14 @@ void reload_on_signals(server::Api& api, const ServeFlags& flags, const std::sto
     std::erase_if(former, [](const auto& service) { return service.use_count() == 1 && service->idle(); });
     if (sigtimedwait(&wanted, nullptr, &tick) != SIGUSR1) continue;
     try {
-      spdlog::info("loading {} anew", api.service()->loaded().name);
+      is_loading = true;
+      say_aside(fmt::format("Loading {} anew", api.service()->loaded().name));
       former.push_back(api.replace(load_service(flags)));
-      spdlog::info("{} was loaded anew", api.service()->loaded().name);
+      say_aside(fmt::format("{} was loaded anew", api.service()->loaded().name));
     } catch (const std::exception& error) {
       spdlog::error("could not load anew, the model of before goes on: {}", error.what());
     }
+    is_loading = false;
   }
   for (const auto& service : former) service->stop();
 }
@@ -148,7 +153,8 @@ void run_serve(const ServeFlags& flags) {
   if (!is_loopback(flags.host) && flags.keys.empty())
     say_aside("Anybody who reaches this address may use the model; --keys FILE asks for a key");
   server.run();
-  reloader = {};  // waits for it
+  if (is_loading) std::_Exit(0);  // all is answered, and nobody waits for the model that is being read
+  reloader = {};                  // waits for it
   api.service()->stop();
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);

@@ -1,13 +1,16 @@
 // Adapters that requests may ask for, loaded and dropped while the engine runs.
 #pragma once
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "checkpoint/adapter.h"
-#include "model/model.h"
+#include "engine/loaded_model.h"
 
 namespace puna::engine {
 
@@ -19,19 +22,33 @@ struct RequestAdapter {
 
 class RequestAdapters {
  public:
-  /// Throws Error for one that does not fit the model. Any thread.
-  std::shared_ptr<const RequestAdapter> add(const model::Model& model, checkpoint::Adapter adapter);
+  /// `changed` is called, from any thread, when update() has something to do.
+  RequestAdapters(const LoadedModel& loaded, std::function<void()> changed);
+  /// Takes all out of the model.
+  ~RequestAdapters();
+
+  /// Throws Error for one that does not fit the model, or changes its vision: images are encoded before it is known who
+  /// asks about them. Any thread.
+  std::shared_ptr<const RequestAdapter> add(checkpoint::Adapter adapter);
   /// Does what has been asked for since; between two steps.
-  void update(model::Model& model);
+  void update();
+  bool has_changes() const { return changes_->any; }
 
  private:
   /// It outlives the engine when somebody still holds an adapter.
   struct Changes {
     std::mutex mutex;
+    std::function<void()> changed;  // empty once the engine is gone
     std::vector<std::pair<checkpoint::Adapter, int>> added;
     std::vector<int> dropped;
-    int next = ops::LowRank::kAlways + 1;
+    std::atomic<bool> any = false;
+    void tell() {
+      any = true;
+      if (changed) changed();
+    }
   };
+  const LoadedModel& loaded_;
+  std::vector<int> present_;  // numbers in the model
   std::shared_ptr<Changes> changes_ = std::make_shared<Changes>();
 };
 

@@ -86,7 +86,11 @@ Engine::Engine(const LoadedModel& loaded, const EngineOptions& options)
       blocks_(shape_of(loaded, options, bytes_)),
       pages_(loaded.config().text, format_, blocks_.shape().global_blocks, blocks_.shape().chunk_blocks),
       scheduler_(scheduler_options(loaded, options), blocks_),
-      embedder_(loaded) {
+      embedder_(loaded),
+      adapters_(loaded, [this] {
+        { const std::lock_guard lock(mutex_); }  // not between the look at has_changes() and the wait
+        arrived_.notify_one();
+      }) {
   stats_.expert_rows = no_expert_rows(loaded.config().text);
   if (options.draft) {
     const int64_t most = blocks_.shape().global_blocks * cache::kBlockTokens;
@@ -189,7 +193,7 @@ void Engine::embed(EmbeddingRequest request) {
 }
 
 std::shared_ptr<const RequestAdapter> Engine::add_adapter(checkpoint::Adapter adapter) {
-  return adapters_.add(*loaded_.model, std::move(adapter));
+  return adapters_.add(std::move(adapter));
 }
 
 std::shared_ptr<const RequestAdapter> Engine::add_adapter(const std::filesystem::path& directory) {
@@ -204,7 +208,7 @@ void Engine::take_arrivals() {
     arrivals.swap(arrivals_);
     embeddings.swap(embeddings_);
   }
-  adapters_.update(*loaded_.model);  // before the requests that ask for them
+  adapters_.update();  // before the requests that ask for them
   for (EmbeddingRequest& request : embeddings) embedder_.add(std::move(request));
   for (std::shared_ptr<Job>& job : arrivals) {
     const bool forks = job->request.completions > 1;
@@ -300,7 +304,9 @@ void Engine::serve(std::stop_token stop) {
   while (!stop.stop_requested()) {
     if (step()) continue;
     std::unique_lock lock(mutex_);
-    arrived_.wait(lock, [&] { return stop.stop_requested() || !arrivals_.empty() || !embeddings_.empty(); });
+    arrived_.wait(lock, [&] {
+      return stop.stop_requested() || !arrivals_.empty() || !embeddings_.empty() || adapters_.has_changes();
+    });
   }
   take_arrivals();
   for (const auto& stream : scheduler_.streams()) end(*stream, StopReason::kCancelled);

@@ -136,7 +136,6 @@ class Engine {
   Scheduler scheduler_;
   std::optional<DraftModel> draft_;
   Embedder embedder_;
-  RequestAdapters adapters_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable arrived_;
@@ -144,6 +143,8 @@ class Engine {
   std::vector<EmbeddingRequest> embeddings_;
   int64_t next_order_ = 0;
   EngineStats stats_;
+
+  RequestAdapters adapters_;  // last: it wakes what is above
 };
 
 }  // namespace puna::engine

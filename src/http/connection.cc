@@ -261,7 +261,7 @@ asio::awaitable<bool> Connection::answer(RequestParser& parser) {
   const Watch watch(*this, *answer.exchange);
   last_sent_ = Clock::now();
   Request request = parser.take();
-  const std::shared_ptr<void> held = request.held = pass_on_body();
+  request.held = pass_on_body();
   call_handler(answer, std::move(request));
   while (!cut_ && advance(answer)) {
     if (out_.empty() && answer.complete) {

@@ -25,7 +25,7 @@ void Exchange::prepare(Headers headers, std::function<void(int)> on_status) {
 
 void Exchange::take_head(Reply head) {
   head.headers.insert(head.headers.end(), headers_.begin(), headers_.end());
-  if (on_status_) on_status_(head.status);
+  if (on_status_ && !gone_) on_status_(head.status);
   progress_.begun = true;
   progress_.head = std::move(head);
 }

@@ -55,7 +55,8 @@ class Answer : public std::enable_shared_from_this<Answer> {
   void start() {
     check_lengths();
     prepare_routing();
-    if (place_->record) place_->record->id = state_.id;
+    if (place_->record) place_->record->answer = state_.id;
+    place_->count_answers(std::ssize(state_.choices));
     std::vector<engine::Request> requests = call_.requests;
     for (size_t i = 0; i < requests.size(); ++i) set_callbacks(requests[i], i);
     service_.engine().submit(std::move(requests), [this](const engine::Engine::Tickets& tickets) {
@@ -147,7 +148,6 @@ class Answer : public std::enable_shared_from_this<Answer> {
     if (call_.stream) reply.headers.emplace_back("Cache-Control", "no-cache");
     if (const std::string names = shown_names(call_.unknown); !names.empty())
       reply.headers.emplace_back("X-Puna-Ignored", names);
-    reply.headers.emplace_back("X-Request-Id", state_.id);
     return reply;
   }
 
@@ -208,7 +208,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     if (place_->record) count(response, *place_->record);
     if (routing_ && !response.error) keep_routing(response);
     if (given_up_) return;
-    if (response.error) return fail(api_error_of(response.error));
+    if (response.error) return fail(api_error_of_run(response.error));
     const auto cut = [](const engine::Generation& one) { return one.reason == engine::StopReason::kCancelled; };
     if (std::any_of(response.completions.begin(), response.completions.end(), cut))
       return fail(ApiError(503, "The answer was cut short.", {}, "cancelled"));

@@ -74,6 +74,16 @@ OrderedJson take_parts(const std::string& type, std::string& body, Uploads& uplo
   return parse_ordered_json(body, "request");
 }
 
+/// The client's own, if it is one that headers and logs can hold.
+std::string request_id(const http::Request& request) {
+  const std::string_view given = request.header("x-request-id");
+  const bool plain = std::all_of(given.begin(), given.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' || c == '_' ||
+           c == '.';
+  });
+  return plain && !given.empty() && given.size() <= 128 ? std::string(given) : new_id("req_");
+}
+
 ErrorForm error_form_of(const std::string& path) {
   return path.starts_with("/v1/messages") ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
 }
@@ -111,7 +121,10 @@ void Api::handle(const http::Request& request, const Exchange& exchange) {
   service_ = service();
   owner_ = -1;
   record_ = options_.log ? options_.log->begin(request.method, request.path.substr(0, 200), request.peer) : nullptr;
-  exchange->prepare(cors_headers(request), [metrics = service_->metrics(), path, record = record_](int status) {
+  http::Headers headers = cors_headers(request);
+  headers.emplace_back("X-Request-Id", request_id(request));
+  if (record_) record_->id = headers.back().second;
+  exchange->prepare(std::move(headers), [metrics = service_->metrics(), path, record = record_](int status) {
     metrics->count_request(path, status);
     if (record) record->status = status;
   });
@@ -206,7 +219,12 @@ void Api::with_body(const http::Request& request, const Exchange& exchange, Work
   auto place = service_->take_place();
   place->key_use = meter_.take(owner_);
   place->owner = owner_;
+  place->in_large_lane = request.body.size() > kLargeBytes;
   place->record = record_;
+  place->gone = [weak = std::weak_ptr(exchange)] {
+    const auto held = weak.lock();
+    return !held || held->gone();
+  };
   const auto lane = request.body.size() > kLargeBytes ? Service::Lane::kLarge : Service::Lane::kSmall;
   const std::string type = multipart ? std::string(request.header("content-type")) : std::string();
   service_->prepare(
@@ -216,15 +234,27 @@ void Api::with_body(const http::Request& request, const Exchange& exchange, Work
           const double waited = std::chrono::duration<double>(engine::Clock::now() - place->arrival).count();
           if (waited > place->service().options().request_seconds)
             throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
-          const OrderedJson json =
-              type.empty() ? parse_ordered_json(body, "body") : take_parts(type, body, place->uploads);
+          const auto json = std::make_shared<const OrderedJson>(type.empty() ? parse_ordered_json(body, "body")
+                                                                             : take_parts(type, body, place->uploads));
           std::string().swap(body);
-          work(json, place);
+          do_work(work, json, place, exchange, form);
         } catch (...) {
           exchange->reply(api_error_of(std::current_exception()).reply(form));
         }
       },
       lane);
+}
+
+void Api::do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json,
+                  const std::shared_ptr<Service::Place>& place, const Exchange& exchange, ErrorForm form) {
+  try {
+    work(*json, place);
+  } catch (const Service::LargeWork&) {
+    place->in_large_lane = true;
+    place->service().prepare([=, this] { do_work(work, json, place, exchange, form); }, Service::Lane::kLarge);
+  } catch (...) {
+    exchange->reply(api_error_of(std::current_exception()).reply(form));
+  }
 }
 
 void Api::health(const http::Request&, const Exchange& exchange) { reply(exchange, {{"status", "ok"}}); }

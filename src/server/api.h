@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "http/exchange.h"
+#include "server/api_error.h"
 #include "server/keys.h"
 #include "server/service.h"
 
@@ -56,6 +57,8 @@ class Api {
   /// Reads the body as JSON and answers, on a worker.
   using Work = std::function<void(const OrderedJson&, const std::shared_ptr<Service::Place>&)>;
   void with_body(const http::Request& request, const Exchange& exchange, Work work);
+  void do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json,
+               const std::shared_ptr<Service::Place>& place, const Exchange& exchange, ErrorForm form);
 
   void health(const http::Request& request, const Exchange& exchange);
   void metrics(const http::Request& request, const Exchange& exchange);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <random>
 
+#include "base/error.h"
 #include "server/api_error.h"
 
 namespace puna::server {
@@ -86,6 +87,16 @@ void read_sampling(Fields& fields, const engine::LoadedModel& loaded, engine::Sa
   read_bias(fields, loaded, sampling);
 }
 
+/// Errors name the field that the grammar came from.
+GrammarPointer compiled(Service& service, Service::GrammarKind kind, const std::string& text,
+                        const std::string& field) {
+  try {
+    return service.grammar(kind, text);
+  } catch (const Error& error) {
+    throw ApiError(400, error.what(), field);
+  }
+}
+
 }  // namespace
 
 engine::TokenId read_token(const OrderedJson& id, const std::string& path, const engine::LoadedModel& loaded) {
@@ -107,13 +118,13 @@ GrammarPointer read_format(const OrderedJson& format, const std::string& path, b
   Fields schema(*named, at);
   const OrderedJson* given = schema.find("schema");
   if (!given) throw ApiError(400, fmt::format("'{}' is missing", schema.path_of("schema")), schema.path_of("schema"));
-  return service.grammar(Service::GrammarKind::kJsonSchema, given->dump());
+  return compiled(service, Service::GrammarKind::kJsonSchema, given->dump(), schema.path_of("schema"));
 }
 
 GrammarPointer read_grammar(Fields& fields, Service& service) {
   const auto gbnf = fields.text("grammar");
   const OrderedJson* format = fields.find("response_format");
-  if (!format) return gbnf ? service.grammar(Service::GrammarKind::kGbnf, *gbnf) : nullptr;
+  if (!format) return gbnf ? compiled(service, Service::GrammarKind::kGbnf, *gbnf, "grammar") : nullptr;
   if (gbnf) throw ApiError(400, "'grammar' and 'response_format' cannot both be given", "grammar");
   return read_format(*format, "response_format", false, service);
 }
@@ -158,6 +169,10 @@ engine::Request read_common(Fields& fields, Service& service, const Service::Pla
   return request;
 }
 
+void refuse_uploads(const Service::Place& place) {
+  if (!place.uploads.empty()) throw ApiError(415, "A form with pictures has no place here; send JSON");
+}
+
 void read_completions(Fields& fields, const Service& service, engine::Request& request) {
   const int64_t most = std::min<int64_t>(kMostCompletions, service.options().engine.max_sequences);
   request.completions = static_cast<int>(fields.integer("n", 1, most).value_or(1));
@@ -180,13 +195,17 @@ void set_prompt(Conversation conversation, Tools tools, engine::Request request,
   if (!tools.schema.empty()) {
     if (request.grammar)
       throw ApiError(400, "'tool_choice' that asks for a call and a grammar exclude each other", "tool_choice");
-    request.grammar = service.grammar(Service::GrammarKind::kJsonSchema, tools.schema);
+    request.grammar = compiled(service, Service::GrammarKind::kJsonSchema, tools.schema, "tools");
   }
+  std::vector<std::string> uploads;
+  for (const auto& [name, bytes] : place.uploads) uploads.push_back(name);
+  add_uploads(conversation, uploads);
   text::ChatOptions options;
   options.tools = std::move(tools.definitions);
   auto made = service.prompt_of(std::move(conversation), std::move(options), place, prompt_field(call.form));
   request.prompt = std::move(made.prompt);
   call.images = std::move(made.images);
+  place.uploads.clear();
   call.tools = std::move(tools.rules);
   call.requests.push_back(std::move(request));
   call.added_bos.push_back(false);

@@ -31,6 +31,8 @@ void read_stop_strings(Fields& fields, const std::string& name, engine::Request&
 std::string read_model(Fields& fields, const Service& service, std::shared_ptr<const engine::RequestAdapter>& adapter);
 /// Model, sampling, stops, deadline, streaming.
 engine::Request read_common(Fields& fields, Service& service, const Service::Place& place, CompletionCall& call);
+/// 415 where pictures of a form have no place.
+void refuse_uploads(const Service::Place& place);
 /// `n`
 void read_completions(Fields& fields, const Service& service, engine::Request& request);
 /// The first of `names` that is there.

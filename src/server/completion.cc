@@ -9,6 +9,7 @@ namespace puna::server {
 namespace {
 
 constexpr size_t kMostPrompts = 256;
+constexpr int64_t kMostListed = 2'000'000;
 constexpr size_t kMostAnswers = 1024;  // of one request: prompts times n
 
 engine::Prompt tokens_prompt(const OrderedJson& ids, const std::string& path, const Service& service) {
@@ -58,9 +59,6 @@ CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place) {
   if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
   Tools tools = read_tools(fields);
   Conversation conversation = read_messages(*messages, "messages");
-  std::vector<std::string> uploads;
-  for (const auto& [name, bytes] : place.uploads) uploads.push_back(name);
-  add_uploads(conversation, uploads);
   set_prompt(std::move(conversation), std::move(tools), std::move(request), call, service, place);
   call.unknown = fields.unknown();
   return call;
@@ -69,6 +67,7 @@ CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place) {
 CompletionCall read_completion_call(const OrderedJson& body, Service::Place& place) {
   Service& service = place.service();
   Fields fields(body);
+  refuse_uploads(place);
   CompletionCall call;
   call.form = CallForm::kCompletions;
   engine::Request request = read_common(fields, service, place, call);
@@ -96,11 +95,16 @@ CompletionCall read_completion_call(const OrderedJson& body, Service::Place& pla
     throw ApiError(400, fmt::format("'prompt' and 'n' ask for more than {} answers", kMostAnswers), "n");
   if (count > kMostPrompts)
     throw ApiError(400, fmt::format("'prompt' holds more than {} prompts", kMostPrompts), "prompt");
+  int64_t listed = 0;  // tokens with their alternatives that the answer would hold
   for (size_t i = 0; i < count; ++i) {
     engine::Request one = request;
     const OrderedJson& given = several ? (*prompt)[i] : *prompt;
     call.added_bos.push_back(
         read_prompt(given, several ? fmt::format("prompt[{}]", i) : "prompt", service, one.prompt));
+    listed += std::ssize(one.prompt.tokens) * (one.prompt_logprobs + 1);
+    if (listed > kMostListed)
+      throw ApiError(400, fmt::format("'echo' with 'logprobs' would list more than {} log-probabilities", kMostListed),
+                     "logprobs");
     call.requests.push_back(std::move(one));
   }
   call.unknown = fields.unknown();

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -14,7 +15,8 @@ namespace puna::server {
 namespace {
 
 constexpr size_t kMostInputs = 2048;
-constexpr int64_t kMostTokens = 300'000;  // of all inputs
+constexpr int64_t kMostTokens = 300'000;    // of all inputs
+constexpr int64_t kMostTokensOfOne = 8192;  // as OpenAI's; its keys and values are beside the cache
 
 std::vector<std::vector<engine::TokenId>> read_inputs(Fields& fields, const engine::LoadedModel& loaded) {
   const OrderedJson* input = fields.find("input");
@@ -37,7 +39,8 @@ std::vector<std::vector<engine::TokenId>> read_inputs(Fields& fields, const engi
       wrong_field(path, one, "a string or an array of token ids");
     }
     if (tokens.empty()) throw ApiError(400, fmt::format("'{}' holds no token", path), path);
-    if (context > 0 && std::ssize(tokens) > context) throw too_long(std::ssize(tokens), context, "input");
+    const int64_t longest = context > 0 ? std::min(context, kMostTokensOfOne) : kMostTokensOfOne;
+    if (std::ssize(tokens) > longest) throw too_long(std::ssize(tokens), longest, "input");
     total += std::ssize(tokens);
     if (total > kMostTokens)
       throw ApiError(400, fmt::format("'input' holds more than {} tokens", kMostTokens), "input");
@@ -58,6 +61,7 @@ void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> 
                        std::shared_ptr<http::Exchange> exchange) {
   Service& service = place->service();
   Fields fields(body);
+  refuse_uploads(*place);
   std::shared_ptr<const engine::RequestAdapter> adapter;
   read_model(fields, service, adapter);
   if (adapter) throw ApiError(400, "Embeddings are those of the model itself, without an adapter", "model");
@@ -80,7 +84,7 @@ void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> 
     auto shared = std::make_shared<const std::vector<std::vector<float>>>(std::move(vectors));
     service.prepare(
         [=, &service] {
-          if (error) return exchange->reply(api_error_of(error).reply());
+          if (error) return exchange->reply(api_error_of_run(error).reply());
           OrderedJson json = {{"object", "list"}, {"data", OrderedJson::array()}};
           for (size_t i = 0; i < shared->size(); ++i)
             json["data"].push_back(

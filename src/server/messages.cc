@@ -56,7 +56,11 @@ OrderedJson read_arguments(const OrderedJson& json, const std::string& path) {
   OrderedJson arguments = json;
   if (json.is_string()) {
     const auto& written = json.get_ref<const std::string&>();
-    arguments = written.empty() ? OrderedJson::object() : parse_ordered_json(written, path);
+    try {
+      arguments = written.empty() ? OrderedJson::object() : parse_ordered_json(written, path);
+    } catch (const Error& error) {
+      throw ApiError(400, error.what(), path);
+    }
   }
   if (!arguments.is_object()) wrong_field(path, json, "an object, or one as a string");
   return arguments;

@@ -19,7 +19,8 @@ class MessagesWriter : public AnswerWriter {
   std::string text(size_t, std::string_view text) override {
     std::string events;
     if (!in_text_) {
-      events = close() + open({{"type", "text"}, {"text", ""}});
+      events = close();
+      events += open({{"type", "text"}, {"text", ""}});
       in_text_ = true;
     }
     return events + delta({{"type", "text_delta"}, {"text", text}});
@@ -27,8 +28,9 @@ class MessagesWriter : public AnswerWriter {
 
   std::string call_begun(size_t choice, size_t call) override {
     const MadeCall& made = state_.choices[choice].calls[call];
-    return close() +
-           open({{"type", "tool_use"}, {"id", made.id}, {"name", made.name}, {"input", OrderedJson::object()}});
+    std::string events = close();  // before open(): the next block has the next number
+    events += open({{"type", "tool_use"}, {"id", made.id}, {"name", made.name}, {"input", OrderedJson::object()}});
+    return events;
   }
 
   std::string call_arguments(size_t, size_t, std::string_view piece) override {

@@ -6,6 +6,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include "arch/layer_plan.h"
 #include "base/memory.h"
 
 namespace puna::server {
@@ -80,11 +81,13 @@ std::string Metrics::text(const engine::Engine& engine, int64_t open_connections
   f.set_total("puna_accepted_tokens_total", "Of these, kept", number(stats.accepted_tokens));
   f.set_total("puna_preemptions_total", "Completions put off for lack of room", number(stats.preemptions));
   f.set_total("puna_evicted_blocks_total", "Kept blocks that were given up", number(stats.evictions));
-  for (size_t layer = 0; layer < stats.expert_rows.size(); ++layer) {
-    for (size_t expert = 0; expert < stats.expert_rows[layer].size(); ++expert)
-      f.set_total("puna_expert_rows_total", "Rows that each routed expert got",
-                  number(stats.expert_rows[layer][expert]),
-                  {{"layer", std::to_string(layer)}, {"expert", std::to_string(expert)}});
+  size_t of_experts = 0;
+  for (const arch::LayerPlan& layer : arch::layer_plan(engine.loaded().config().text)) {
+    if (!layer.moe) continue;
+    const std::vector<int64_t>& rows = stats.expert_rows[of_experts++];
+    for (size_t expert = 0; expert < rows.size(); ++expert)
+      f.set_total("puna_expert_rows_total", "Rows that each routed expert got", number(rows[expert]),
+                  {{"layer", std::to_string(layer.index)}, {"expert", std::to_string(expert)}});
   }
   if (stats.experts) {
     const Json figures = stats.experts->json();

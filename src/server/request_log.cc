@@ -39,6 +39,7 @@ void RequestLog::write(const RequestRecord& record) {
       {"time", fmt::format("{:%FT%T}.{:03}Z", fmt::gmtime(std::chrono::system_clock::to_time_t(now)),
                            now.time_since_epoch().count() % 1000)},
       {"id", record.id},
+      {"answer", record.answer},
       {"peer", record.peer},
       {"key", record.key},
       {"method", record.method},

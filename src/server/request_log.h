@@ -37,8 +37,8 @@ struct RequestRecord {
 
   RequestLog& log;
   std::string method, path, peer;
-  std::string id, key;  // of the answer; the name of the key that asked
-  int status = 0;       // 0: the client left before there was one
+  std::string id, answer, key;  // of the request (X-Request-Id) and the answer; the name of the key that asked
+  int status = 0;               // 0: the client left before there was one
   int64_t prompt_tokens = 0, generated_tokens = 0;
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 };

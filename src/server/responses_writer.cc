@@ -11,14 +11,16 @@ class ResponsesWriter : public AnswerWriter {
 
   std::string begin() override {
     const OrderedJson response = envelope("in_progress");
-    return event("response.created", {{"response", response}}) +
-           event("response.in_progress", {{"response", response}});
+    std::string events = event("response.created", {{"response", response}});  // one after the other: they are numbered
+    events += event("response.in_progress", {{"response", response}});
+    return events;
   }
 
   std::string text(size_t, std::string_view text) override {
     std::string events;
     if (open_ != Open::kText) {
-      events = close() + open({{"type", "message"}, {"content", OrderedJson::array()}, {"role", "assistant"}}, "msg_");
+      events = close();
+      events += open({{"type", "message"}, {"content", OrderedJson::array()}, {"role", "assistant"}}, "msg_");
       open_ = Open::kText;
       events += event("response.content_part.added", place({{"content_index", 0}, {"part", text_part("", nullptr)}}));
     }
@@ -35,9 +37,8 @@ class ResponsesWriter : public AnswerWriter {
 
   std::string call_begun(size_t choice, size_t call) override {
     const MadeCall& made = state_.choices[choice].calls[call];
-    std::string events =
-        close() +
-        open({{"type", "function_call"}, {"arguments", ""}, {"call_id", made.id}, {"name", made.name}}, "fc_");
+    std::string events = close();
+    events += open({{"type", "function_call"}, {"arguments", ""}, {"call_id", made.id}, {"name", made.name}}, "fc_");
     open_ = Open::kCall;
     call_index_ = call;
     return events;

@@ -41,7 +41,15 @@ void Service::stop() {
   for (auto& lane : work_) lane.clear();
 }
 
-Service::Place::~Place() { --service_.num_places_; }
+Service::Place::~Place() { service_.num_places_ -= held_; }
+
+void Service::Place::count_answers(int64_t answers) {
+  const int64_t more = answers - held_, all = service_.num_places_ += more;
+  held_ = answers;
+  if (all > service_.options_.max_requests && all > answers)
+    throw ApiError(429, fmt::format("{} answers are waiting or running already; try again soon.", all - answers), {},
+                   "too_many_requests");
+}
 
 std::shared_ptr<Service::Place> Service::take_place() {
   if (draining_) throw ApiError(503, "The server is shutting down.", {}, "shutting_down");
@@ -106,16 +114,21 @@ Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOpti
       conversation.messages.insert(conversation.messages.begin(), text::Message{text::Role::kSystem, {}, {}, false});
   }
   if (conversation.images.empty()) return {engine::chat_prompt(loaded_, messages, {}, options), {}};
+  if (!place.in_large_lane) throw LargeWork();
 
   // The least that it can be, with one tile for each picture; then each picture as its size says, before it is encoded.
   const int tile_tokens = static_cast<int>(loaded_.config().vision->tokens_per_tile());
   const std::vector<text::ImageTiles> least(conversation.images.size(), {1, 1, tile_tokens});
   auto tokens = std::ssize(text::encode_chat(*loaded_.tokenizer, messages, least, options));
   check(tokens);
+  const auto latest = place.arrival + std::chrono::milliseconds(static_cast<int64_t>(options_.request_seconds * 1000));
   std::vector<engine::EncodedImage> images;
   std::vector<text::ImageTiles> all_tiles;
   for (ImageSource& source : conversation.images) {
     if (stopping()) throw ApiError(503, "The server is shutting down.", {}, "shutting_down");
+    if (place.gone && place.gone()) throw ApiError(503, "The client has left.", {}, "cancelled");
+    if (engine::Clock::now() > latest)
+      throw ApiError(503, "The request's time ended before its pictures were read.", {}, "deadline");
     const io::Image image = decode_source(source, options_.images, place.uploads, draining_);
     const auto geometry = media::tile_geometry(image.height, image.width, loaded_.image_processor);
     const text::ImageTiles tiles{geometry.rows, geometry.columns, tile_tokens};

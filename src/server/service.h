@@ -52,16 +52,24 @@ class Service {
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
     Service& service() const { return service_; }
+    /// A request of several answers holds as many places. Throws ApiError 429 when there are not so many, unless it is
+    /// alone.
+    void count_answers(int64_t answers);
 
     engine::Clock::time_point arrival = engine::Clock::now();
     Uploads uploads;                        // pictures that came beside the JSON
+    std::function<bool()> gone;             // whether nobody waits any more; may be empty
+    bool in_large_lane = false;             // pictures are allowed to take their time
     int owner = -1;                         // whose key asks; -1: no keys are in force
     std::shared_ptr<void> key_use;          // of the limits of the key that asks
     std::shared_ptr<RequestRecord> record;  // for the log of requests; null: none is kept
 
    private:
     Service& service_;
+    int64_t held_ = 1;
   };
+  /// Thrown by prompt_of() where pictures would hold up small requests: the work belongs to Lane::kLarge.
+  struct LargeWork {};
   /// Throws ApiError 429 when there is none, 503 once stopping.
   std::shared_ptr<Place> take_place();
 

@@ -96,7 +96,9 @@ class Page:
         return self.answered()
 
     def markdown(self):
-        return self.text("#messages article.assistant:last-of-type .markdown")
+        """The text of the last answer, without the line ends between and behind its blocks' tags."""
+        text = self.text("#messages article.assistant:last-of-type .markdown")
+        return text and text.strip()
 
     def tool(self, article, label):
         article.find_element(By.CSS_SELECTOR, f'.tools [aria-label^="{label}"]').click()

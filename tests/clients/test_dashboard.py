@@ -2,17 +2,19 @@
 import json
 import pathlib
 import re
+import subprocess
 
 import pytest
-from serve_support import ask, serving
-from test_experts import ASK, least, packed  # noqa: F401 (a fixture)
+from serve_support import PUNA, ask, serving
+from test_experts import packed  # noqa: F401 (a fixture)
 
 DASHBOARD = pathlib.Path(__file__).resolve().parents[2] / "docs" / "grafana.json"
 
 
 @pytest.fixture(scope="module")
 def figures(packed):  # noqa: F811
-    with serving(packed, "--memory", least("generate", "--model", packed, *ASK, "--context", 8192), "--no-memory-check") as (url, _):
+    refused = subprocess.run([PUNA, "serve", "--model", packed, "--port", "0", "--threads", "1", "--memory", "1MiB"], capture_output=True, text=True)
+    with serving(packed, "--memory", re.search(r"the least that works is --memory (\d+MiB)", refused.stderr)[1]) as (url, _):
         assert ask(url + "/v1/completions", {"prompt": "Puna", "max_tokens": 5, "ignore_eos": True})[0] == 200
         return ask(url + "/metrics")[2]
 
@@ -34,4 +36,4 @@ def test_the_rows_of_the_experts_are_those_of_the_tokens(figures):
     for layer, expert, count in re.findall(r'^puna_expert_rows_total{(?=[^}]*layer="(\d+)")(?=[^}]*expert="(\d+)")[^}]*} (\S+)', figures, re.M):
         rows.setdefault(layer, []).append(float(count))
     assert len(rows) == 3 and all(len(layer) == 4 for layer in rows.values())
-    assert len({sum(layer) for layer in rows.values()}) == 1 and sum(rows["0"]) > 5
+    assert len({sum(layer) for layer in rows.values()}) == 1 and sum(rows["1"]) > 5

@@ -136,11 +136,10 @@ def test_wrong_flags(model, tmp_path):
 def test_the_model_is_loaded_anew_without_a_lost_connection(model, tmp_path):
     served = tmp_path / "served"
     shutil.copytree(model, served)
-    log = (tmp_path / "log").open("w+")
-    with serving(served, "--name", "it", stderr=log) as (url, process):
+    log = tmp_path / "log"
+    with log.open("w") as written, serving(served, "--name", "it", stderr=written) as (url, process):
         def said(text):
-            log.seek(0)
-            return text in log.read()
+            return text in log.read_text()
 
         def reload(text):
             os.kill(process.pid, signal.SIGUSR1)
@@ -172,6 +171,7 @@ def test_the_model_is_loaded_anew_without_a_lost_connection(model, tmp_path):
 
         # One that cannot be loaded: the server goes on with what it has.
         after = scores(url, "it")
-        weights.write_bytes(b"nothing")
+        (tmp_path / "broken").write_bytes(b"nothing")
+        os.replace(tmp_path / "broken", weights)
         reload("could not load anew")
         assert scores(url, "it") == pytest.approx(after, abs=2e-3)

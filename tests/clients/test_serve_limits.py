@@ -120,7 +120,7 @@ def test_a_key_has_its_limits_and_the_log_names_it(model, tmp_path):
     assert "secret" not in log.read_text() and sums[0] not in log.read_text()
     team = [line for line in lines if line["key"] == "team"]
     assert [line["status"] for line in team] == [200, 200, 429, 429]
-    assert team[0]["generated_tokens"] == 2 and team[0]["prompt_tokens"] > 0 and team[0]["id"].startswith("chatcmpl-")
+    assert team[0]["generated_tokens"] == 2 and team[0]["prompt_tokens"] > 0 and team[0]["answer"].startswith("chatcmpl-") and team[0]["id"]
     assert team[0]["path"] == "/v1/chat/completions" and team[0]["peer"] == "127.0.0.1"
 
 

@@ -97,11 +97,13 @@ TEST(Limits, EndlessChunkExtensionsAndTrailers) {
 
 TEST(Limits, BytesOfAllBodies) {
   std::shared_ptr<Exchange> held;
+  std::shared_ptr<void> body;
   std::atomic<bool> is_held = false;
   RunningServer running(
       [&](const Request& request, const std::shared_ptr<Exchange>& exchange) {
         if (request.path != "/hold") return answer_size(request, exchange);
         held = exchange;
+        body = request.held;
         is_held = true;
       },
       with([](Limits& limits) { limits.all_bodies_bytes = 1500; }));
@@ -122,7 +124,8 @@ TEST(Limits, BytesOfAllBodies) {
   fits.send(post("/", std::string(500, 'b')));
   EXPECT_EQ(body_of(fits.receive_answer()), "500");
 
-  // The bytes are free again once the answer is there.
+  // The bytes are free again once the handler has let go of the body.
+  body.reset();
   held->reply({});
   EXPECT_EQ(status_of(first.receive_answer()), 200);
   first.send(post("/", std::string(1500, 'b')));

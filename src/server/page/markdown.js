@@ -59,7 +59,8 @@ function setFormulas(root) {
 function setCode(root) {
   for (const code of root.querySelectorAll("pre > code")) {
     const language = /language-(\S+)/.exec(code.className)?.[1] ?? "";
-    const text = code.textContent;
+    const text = code.textContent.replace(/\n$/, "");  // marked ends code with a line end of its own
+    code.textContent = text;
     if (hljs.getLanguage(language) && text.length < MOST_COLOURED)
       code.innerHTML = DOMPurify.sanitize(hljs.highlight(language, text, true).value, COLOURS);
     const copy = element("button", {className: "copy", type: "button", "aria-label": "Copy the code"}, "Copy");
