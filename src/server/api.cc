@@ -299,11 +299,15 @@ void Api::tokenize(const http::Request& request, const Exchange& exchange) {
       auto text = fields.text("prompt");
       if (!text) text = fields.text("content");
       if (!text) throw ApiError(400, "'prompt' is missing", "prompt", "missing_required_parameter");
-      tokens = tokenizer.encode(*text);
       // As the clients of the two names expect: vLLM adds by default, llama.cpp does not.
       const bool add = fields.boolean("add_special_tokens")
                            .value_or(fields.boolean("add_special").value_or(body.contains("prompt")));
-      if (const auto bos = tokenizer.special("<|begin_of_text|>"); bos && add) tokens.insert(tokens.begin(), *bos);
+      if (const auto special = tokenizer.special(*text)) {
+        tokens = {*special};  // special tokens in a text are text, but clients ask so which id one has
+      } else {
+        tokens = tokenizer.encode(*text);
+        if (const auto bos = tokenizer.special("<|begin_of_text|>"); bos && add) tokens.insert(tokens.begin(), *bos);
+      }
     }
     if (std::ssize(tokens) > kMostTokensShown) throw ApiError(413, "The text has too many tokens to list");
     reply(exchange, {{"count", tokens.size()},

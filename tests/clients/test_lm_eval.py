@@ -5,7 +5,7 @@ import subprocess
 import types
 
 import pytest
-from serve_support import PUNA, demo_model, serving
+from serve_support import PUNA, ask, demo_model, serving
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
@@ -53,10 +53,12 @@ def test_a_local_task(client, tmp_path):
     results = lm_eval.simple_evaluate(model=client, tasks=[task], bootstrap_iters=0, log_samples=True)
     samples = results["samples"]["local_questions"]
     assert len(samples) == len(QUESTIONS) and 0 <= results["results"]["local_questions"]["acc,none"] <= 1
-    # Each choice's log-likelihood is that of the whole less that of the question.
+    # Each choice's log-likelihood is that of its tokens behind the question's.
     for sample in samples:
         question, choices, _ = QUESTIONS[sample["doc_id"]]
-        alone = client.loglikelihood_rolling([types.SimpleNamespace(args=(question,))], disable_tqdm=True)[0]
+        begin = len(client.tok_encode(question))
         for choice, ((likelihood, _),) in zip(choices, sample["resps"], strict=True):
-            whole = client.loglikelihood_rolling([types.SimpleNamespace(args=(question + choice,))], disable_tqdm=True)[0]
-            assert float(likelihood) == pytest.approx(whole - alone, abs=1e-4)
+            body = {"prompt": client.tok_encode(question + choice), "max_tokens": 0, "echo": True, "logprobs": 0}
+            status, _, answer = ask(client.base_url, body)
+            assert status == 200
+            assert float(likelihood) == pytest.approx(sum(answer["choices"][0]["logprobs"]["token_logprobs"][begin:]), abs=1e-5)

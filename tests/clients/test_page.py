@@ -74,7 +74,7 @@ def test_an_answer_comes_piece_by_piece_as_markdown(page, tmp_path):
     for inside in ("h1", "em", "td", ".code .hljs-keyword", ".katex", ".tex .katex-display", 'a[href="https://example.org/"][rel*="noopener"]'):
         assert article.find_elements(By.CSS_SELECTOR, ".markdown " + inside), inside
     assert page.text("article.assistant pre") == 'def f(x):\n    return "<b>" + x'
-    page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]})
     article.find_element(By.CSS_SELECTOR, ".copy").click()
     page.until(lambda: page.text(".copy") != "Copy", 10)
     copied = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0], (e) => arguments[0](String(e)))")

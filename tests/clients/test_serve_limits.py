@@ -108,7 +108,8 @@ def test_a_key_has_its_limits_and_the_log_names_it(model, tmp_path):
 
         long = threading.Thread(target=one, args=("one",), kwargs={"max_tokens": 1500, "ignore_eos": True})
         long.start()
-        time.sleep(0.3)
+        while not ask(url + "/requests", headers={"Authorization": "Bearer one"})[2]["data"]:
+            assert long.is_alive()
         status, head, _ = one("one")
         assert (status, head["Retry-After"]) == (429, "1")
         assert one("free")[0] == 200
@@ -119,7 +120,7 @@ def test_a_key_has_its_limits_and_the_log_names_it(model, tmp_path):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert "secret" not in log.read_text() and sums[0] not in log.read_text()
     team = [line for line in lines if line["key"] == "team"]
-    assert [line["status"] for line in team] == [200, 200, 429, 429]
+    assert sorted(line["status"] for line in team) == [200, 200, 429, 429]  # written when all of an answer is sent
     assert team[0]["generated_tokens"] == 2 and team[0]["prompt_tokens"] > 0 and team[0]["answer"].startswith("chatcmpl-") and team[0]["id"]
     assert team[0]["path"] == "/v1/chat/completions" and team[0]["peer"] == "127.0.0.1"
 
@@ -133,7 +134,7 @@ def test_a_request_has_its_time(url):
 
 
 def test_ambiguous_grammars_are_refused_in_time(url):
-    rules = "".join(f'r{i} ::= "a" r{i} "b" | "a" [a-c]* | "c"\n' for i in range(1500))
+    rules = "".join(f'r{i} ::= "a" r{i} "b" | "a" {"[a-c] " * 20}[a-c]*\n' for i in range(1500))  # long enough to be met
     grammar = "root ::= (" + " | ".join(f"r{i}" for i in range(1500)) + ")+\n" + rules
     begin = time.monotonic()
     status, _, answer = ask(url + "/v1/chat/completions", {"messages": say("hi"), "grammar": grammar, "max_tokens": 50})
