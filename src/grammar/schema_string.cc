@@ -47,7 +47,7 @@ std::string url_pattern(const OrderedJson& schema, std::string_view where, const
     fail(where, "{}: 'format': 'uri' takes a minLength up to {} and a maxLength above {}", io::printable(path), kLeast,
          kMostUrlName);
   const std::string rest = most == kNoLimit ? "*" : fmt::format("{{0,{}}}", (most - kMostUrlName - 1) / 3);
-  return fmt::format("^https?://{}([/?#]([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-F]{{2}}){})?$", kUrlName, rest);
+  return fmt::format("^https?://{}([/?#]([A-Za-z0-9._~!$&'()*+,;=:@/?#-]|%[0-9A-F]{{2}}){})?$", kUrlName, rest);
 }
 
 std::string text_of(const OrderedJson& schema, const char* key, std::string_view where, const std::string& path) {

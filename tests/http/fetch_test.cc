@@ -56,20 +56,37 @@ TEST(Fetch, UrlsInTheirParts) {
     EXPECT_FALSE(parse_url(text)) << text;
 }
 
+Reply with_body(std::string body) {
+  Reply reply;
+  reply.body = std::move(body);
+  return reply;
+}
+
+Reply moved_to(const std::string& where) {
+  Reply reply;
+  reply.status = 302;
+  reply.headers = {{"Location", where}};
+  return reply;
+}
+
+Reply not_found() {
+  Reply reply;
+  reply.status = 404;
+  return reply;
+}
+
 class FetchFrom : public testing::Test {
  protected:
   FetchFrom()
       : running_([this](const Request& request, const std::shared_ptr<Exchange>& exchange) {
-          if (request.path == "/picture") return exchange->reply({.body = "bytes of a picture"});
-          if (request.path == "/large") return exchange->reply({.body = std::string(5000, 'x')});
-          if (request.path == "/moved") return exchange->reply({.status = 302, .headers = {{"Location", "/picture"}}});
-          if (request.path == "/away")
-            return exchange->reply({.status = 302, .headers = {{"Location", "http://127.0.0.2/picture"}}});
-          if (request.path == "/file")
-            return exchange->reply({.status = 302, .headers = {{"Location", "file:///etc/passwd"}}});
-          if (request.path == "/round") return exchange->reply({.status = 302, .headers = {{"Location", "/round"}}});
+          if (request.path == "/picture") return exchange->reply(with_body("bytes of a picture"));
+          if (request.path == "/large") return exchange->reply(with_body(std::string(5000, 'x')));
+          if (request.path == "/moved") return exchange->reply(moved_to("/picture"));
+          if (request.path == "/away") return exchange->reply(moved_to("http://127.0.0.2/picture"));
+          if (request.path == "/file") return exchange->reply(moved_to("file:///etc/passwd"));
+          if (request.path == "/round") return exchange->reply(moved_to("/round"));
           if (request.path == "/slow") return slow_.push_back(exchange);
-          exchange->reply({.status = 404});
+          exchange->reply(not_found());
         }) {
     options_.most_bytes = 1000;
     options_.time = std::chrono::seconds(20);

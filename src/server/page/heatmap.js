@@ -39,6 +39,20 @@ export class HeatMap {
     });
     this.resize = new ResizeObserver(() => this.layOut());
     this.resize.observe(root);
+    this.followTheme();
+  }
+
+  /** Canvases do not take on other colours by themselves. */
+  followTheme() {
+    const until = new AbortController();
+    const redraw = () => {
+      if (!this.root.isConnected) return until.abort();
+      for (const block of this.blocks) this.draw(block);
+    };
+    const chosen = new MutationObserver(redraw);
+    chosen.observe(document.documentElement, {attributes: true, attributeFilter: ["data-theme"]});
+    until.signal.addEventListener("abort", () => chosen.disconnect());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, {signal: until.signal});
   }
 
   /** One canvas per line of tokens, each drawn when it comes into view. */
