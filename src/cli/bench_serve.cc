@@ -144,9 +144,9 @@ struct Measured {
   int64_t idle_bytes = 0;
 };
 
-int64_t measure_idle(Running& running, int64_t count) {
+int64_t measure_idle(Running& running, int64_t count, IdleConnections& idle) {
   const int64_t before = resident_memory_bytes(), open = running.connections();
-  const IdleConnections idle(running.port(), count);
+  idle.open(running.port(), count);
   for (int i = 0; i < 600 && running.connections() < open + count; ++i)
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   if (running.connections() < open + count)
@@ -154,7 +154,7 @@ int64_t measure_idle(Running& running, int64_t count) {
   return resident_memory_bytes() - before;
 }
 
-Measured measure(const ServeBenchFlags& flags, const engine::LoadedModel& loaded) {
+Measured measure(const ServeBenchFlags& flags, const engine::LoadedModel& loaded, IdleConnections& idle) {
   const auto generated = static_cast<double>(flags.streams * flags.tokens);
   std::vector<int64_t> batches = flags.batches;
   if (batches.empty()) batches = {std::max<int64_t>(flags.streams / 4, 1), flags.streams};
@@ -185,7 +185,7 @@ Measured measure(const ServeBenchFlags& flags, const engine::LoadedModel& loaded
       if (result.first_wrong.empty()) result.first_wrong = streams.first_wrong;
       result.handling = bound_of(running.service().metrics()->text(running.service().engine(), 0),
                                  "puna_token_handling_seconds", 0.99);
-      if (flags.idle > 0 && round + 1 == flags.rounds) result.idle_bytes = measure_idle(running, flags.idle);
+      if (flags.idle > 0 && round + 1 == flags.rounds) result.idle_bytes = measure_idle(running, flags.idle, idle);
     }
     progress.add(1);
   }
@@ -235,15 +235,16 @@ void print(const ServeBenchFlags& flags, const Measured& m) {
 }
 
 void run_serve_bench(const ServeBenchFlags& flags) {
-  constexpr int64_t kOthers = 200;  // files beside the sockets, of which both ends are here
-  const int64_t needed = 2 * (flags.streams + flags.idle) + kOthers, allowed = raise_open_files(needed);
+  constexpr int64_t kOthers = 200;  // files beside the sockets; both ends of the streams are here
+  const int64_t needed = 2 * flags.streams + flags.idle + kOthers, allowed = raise_open_files(needed);
   if (allowed < needed)
     throw UsageError("bench serve",
                      fmt::format("needs {} open files and the system allows {}; raise it with ulimit -n, "
                                  "or use fewer --streams and --idle",
                                  needed, allowed));
+  IdleConnections idle;  // before there are threads
   const engine::LoadedModel loaded = load(flags.model, flags.streams * (flags.prompt + flags.tokens));
-  print(flags, measure(flags, loaded));
+  print(flags, measure(flags, loaded, idle));
 }
 
 }  // namespace

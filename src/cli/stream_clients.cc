@@ -6,10 +6,10 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
@@ -34,6 +34,12 @@ int connect_to(uint16_t port) {
   return socket;
 }
 
+/// To the process of idle connections.
+struct Order {
+  uint16_t port;
+  int64_t count;
+};
+
 void send_all(int socket, std::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t sent = ::send(socket, bytes.data(), bytes.size(), MSG_NOSIGNAL);
@@ -56,12 +62,41 @@ int64_t raise_open_files(int64_t wanted) {
   return static_cast<int64_t>(limit.rlim_cur);
 }
 
-IdleConnections::IdleConnections(uint16_t port, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) sockets_.push_back(connect_to(port));
+IdleConnections::IdleConnections() {
+  int to[2], from[2];
+  if (::pipe(to) != 0 || ::pipe(from) != 0) fail("clients", "cannot make a pipe");
+  process_ = ::fork();
+  if (process_ < 0) fail("clients", "cannot start a process");
+  to_ = to[process_ == 0 ? 0 : 1];
+  from_ = from[process_ == 0 ? 1 : 0];
+  ::close(to[process_ == 0 ? 1 : 0]);
+  ::close(from[process_ == 0 ? 0 : 1]);
+  if (process_ != 0) return;
+  Order order{};
+  if (::read(to_, &order, sizeof(order)) == sizeof(order)) {
+    char opened = 0;
+    try {
+      for (int64_t i = 0; i < order.count; ++i) connect_to(order.port);
+      opened = 1;
+    } catch (const std::exception&) {
+      opened = 0;
+    }
+    if (::write(from_, &opened, 1) == 1 && ::read(to_, &opened, 1) < 0) ::_exit(1);  // until the other end is closed
+  }
+  ::_exit(0);  // and with it all connections
 }
 
 IdleConnections::~IdleConnections() {
-  for (const int socket : sockets_) ::close(socket);
+  ::close(to_);
+  ::close(from_);
+  ::waitpid(process_, nullptr, 0);
+}
+
+void IdleConnections::open(uint16_t port, int64_t count) {
+  const Order order{port, count};
+  char opened = 0;
+  if (::write(to_, &order, sizeof(order)) != sizeof(order) || ::read(from_, &opened, 1) != 1 || opened == 0)
+    fail("clients", "cannot open {} connections to port {}; raise the limit of open files with ulimit -n", count, port);
 }
 
 StreamResult run_streams(uint16_t port, const std::string& path, const std::vector<std::string>& bodies) {

@@ -7,17 +7,21 @@
 
 namespace puna::cli {
 
-/// Connections to 127.0.0.1 that say nothing.
+/// Connections to 127.0.0.1 that say nothing, of a process of their own: each process may open only so many files.
 class IdleConnections {
  public:
-  /// Throws Error when so many cannot be opened.
-  IdleConnections(uint16_t port, int64_t count);
+  /// Starts the process; to be called while there is one thread.
+  IdleConnections();
+  /// Closes them.
   ~IdleConnections();
   IdleConnections(const IdleConnections&) = delete;
   IdleConnections& operator=(const IdleConnections&) = delete;
 
+  /// Throws Error when so many cannot be opened.
+  void open(uint16_t port, int64_t count);
+
  private:
-  std::vector<int> sockets_;
+  int process_ = -1, to_ = -1, from_ = -1;
 };
 
 struct StreamResult {
