@@ -17,27 +17,16 @@ class ResponsesWriter : public AnswerWriter {
   }
 
   std::string text(size_t, std::string_view text) override {
-    std::string events;
-    if (open_ != Open::kText) {
-      events = close();
-      events += open({{"type", "message"}, {"content", OrderedJson::array()}, {"role", "assistant"}}, "msg_");
-      open_ = Open::kText;
-      events += event("response.content_part.added", place({{"content_index", 0}, {"part", text_part("", nullptr)}}));
-    }
+    std::string events = open_text();
     content_ += text;
-    OrderedJson delta = place({{"content_index", 0}, {"delta", text}, {"logprobs", OrderedJson::array()}});
-    auto& samples = state_.choices[0].samples;
-    if (!samples.empty()) {
-      delta["logprobs"] = chat_logprobs(state_.service.loaded(), samples)["content"];
-      for (const OrderedJson& entry : delta["logprobs"]) logprobs_.push_back(entry);
-      samples.clear();
-    }
+    OrderedJson delta = place({{"content_index", 0}, {"delta", text}, {"logprobs", take_logprobs()}});
     return events + event("response.output_text.delta", std::move(delta));
   }
 
   std::string call_begun(size_t choice, size_t call) override {
     const MadeCall& made = state_.choices[choice].calls[call];
     std::string events = close();
+    state_.choices[0].samples.clear();  // the call's tokens have no place
     events += open({{"type", "function_call"}, {"arguments", ""}, {"call_id", made.id}, {"name", made.name}}, "fc_");
     open_ = Open::kCall;
     call_index_ = call;
@@ -48,7 +37,12 @@ class ResponsesWriter : public AnswerWriter {
     return event("response.function_call_arguments.delta", place({{"delta", piece}}));
   }
 
-  std::string choice_end(size_t) override { return close(); }
+  std::string choice_end(size_t) override {
+    std::string events;
+    if (open_ == Open::kNothing && output_.empty()) events = open_text();  // an answer without a word
+    events += close(is_cut() ? "incomplete" : "completed");
+    return events;
+  }
 
   std::string end() override {
     OrderedJson response = finished(std::move(output_));
@@ -70,9 +64,10 @@ class ResponsesWriter : public AnswerWriter {
       OrderedJson logprobs = OrderedJson::array();
       if (call_.top_logprobs >= 0)
         logprobs = chat_logprobs(state_.service.loaded(), state_.generation(0).samples)["content"];
-      output.push_back(message_item(new_id("msg_"), choice.content, logprobs));
+      output.push_back(message_item(new_id("msg_"), choice.content, logprobs, last_status(choice.calls.empty())));
     }
-    for (const MadeCall& call : choice.calls) output.push_back(call_item(new_id("fc_"), call));
+    for (const MadeCall& call : choice.calls)
+      output.push_back(call_item(new_id("fc_"), call, last_status(&call == &choice.calls.back())));
     return finished(std::move(output));
   }
 
@@ -99,16 +94,39 @@ class ResponsesWriter : public AnswerWriter {
             {"logprobs", logprobs.is_null() ? OrderedJson::array() : logprobs}};
   }
 
-  static OrderedJson message_item(const std::string& id, std::string_view text, const OrderedJson& logprobs) {
+  bool is_cut() const { return finish_reason(state_.generation(0).reason) == std::string_view("length"); }
+  const char* last_status(bool last) const { return last && is_cut() ? "incomplete" : "completed"; }
+
+  /// Of the tokens since the last time.
+  OrderedJson take_logprobs() {
+    auto& samples = state_.choices[0].samples;
+    OrderedJson taken = OrderedJson::array();
+    if (!samples.empty()) taken = chat_logprobs(state_.service.loaded(), samples)["content"];
+    for (const OrderedJson& entry : taken) logprobs_.push_back(entry);
+    samples.clear();
+    return taken;
+  }
+
+  std::string open_text() {
+    if (open_ == Open::kText) return {};
+    std::string events = close();
+    events += open({{"type", "message"}, {"content", OrderedJson::array()}, {"role", "assistant"}}, "msg_");
+    open_ = Open::kText;
+    events += event("response.content_part.added", place({{"content_index", 0}, {"part", text_part("", nullptr)}}));
+    return events;
+  }
+
+  static OrderedJson message_item(const std::string& id, std::string_view text, const OrderedJson& logprobs,
+                                  const char* status) {
     return {{"id", id},
             {"type", "message"},
-            {"status", "completed"},
+            {"status", status},
             {"role", "assistant"},
             {"content", OrderedJson::array({text_part(text, logprobs)})}};
   }
 
-  static OrderedJson call_item(const std::string& id, const MadeCall& call) {
-    return {{"id", id},           {"type", "function_call"}, {"status", "completed"}, {"arguments", call.arguments},
+  static OrderedJson call_item(const std::string& id, const MadeCall& call, const char* status) {
+    return {{"id", id},           {"type", "function_call"}, {"status", status}, {"arguments", call.arguments},
             {"call_id", call.id}, {"name", call.name}};
   }
 
@@ -119,22 +137,23 @@ class ResponsesWriter : public AnswerWriter {
     return event("response.output_item.added", {{"output_index", output_.size()}, {"item", std::move(item)}});
   }
 
-  std::string close() {
+  std::string close(const char* status = "completed") {
     std::string events;
     OrderedJson item;
     if (open_ == Open::kText) {
+      take_logprobs();  // of tokens without a text
       events = event("response.output_text.done",
                      place({{"content_index", 0}, {"text", content_}, {"logprobs", logprobs_}}));
       events +=
           event("response.content_part.done", place({{"content_index", 0}, {"part", text_part(content_, logprobs_)}}));
-      item = message_item(item_id_, content_, logprobs_);
+      item = message_item(item_id_, content_, logprobs_, status);
       content_.clear();
       logprobs_ = OrderedJson::array();
     } else if (open_ == Open::kCall) {
       const MadeCall& call = state_.choices[0].calls[call_index_];
       events =
           event("response.function_call_arguments.done", place({{"name", call.name}, {"arguments", call.arguments}}));
-      item = call_item(item_id_, call);
+      item = call_item(item_id_, call, status);
     }
     if (std::exchange(open_, Open::kNothing) == Open::kNothing) return {};
     events += event("response.output_item.done", {{"output_index", output_.size()}, {"item", item}});
@@ -157,7 +176,7 @@ class ResponsesWriter : public AnswerWriter {
   }
 
   OrderedJson finished(OrderedJson output) const {
-    const bool cut = finish_reason(state_.generation(0).reason) == std::string_view("length");
+    const bool cut = is_cut();
     OrderedJson json = envelope(cut ? "incomplete" : "completed");
     if (cut) json["incomplete_details"] = {{"reason", "max_output_tokens"}};
     json["output"] = std::move(output);
