@@ -221,6 +221,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     for (size_t i = 0; i < num_completions_; ++i) end_choice(prompt * num_completions_ + i);
     if (given_up_ || --num_open_ > 0) return;
     given_up_ = true;
+    running_.reset();
     if (call_.stream) {
       exchange_->write(writer_->end());
       exchange_->end();
@@ -276,7 +277,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
   std::unique_ptr<AnswerWriter> writer_;
   std::vector<std::shared_ptr<engine::Ticket>> tickets_;
   size_t num_open_;
-  const std::shared_ptr<RunningRequest> running_;  // in the list of those
+  std::shared_ptr<RunningRequest> running_;  // in the list of those, until all is done
   std::shared_ptr<engine::RoutingRecord> routing_;
   std::shared_ptr<Requests::Share> share_;
   bool given_up_ = false;  // nothing more is sent

@@ -1,0 +1,189 @@
+// The server over a tiny model, all in this process: many clients at once that stream, leave, ask wrongly, load
+// adapters and see the model replaced. What a thread sanitizer is to look at.
+#include "server/api.h"
+
+#include <fmt/ranges.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "base/json.h"
+#include "tests/engine/tiny.h"
+#include "tests/http/support.h"
+#include "tests/text/tiny_tokenizer.h"
+
+namespace puna::server {
+namespace {
+
+using http::test::body_of;
+using http::test::Client;
+using http::test::post;
+using http::test::RunningServer;
+using http::test::status_of;
+
+/// A model with its service, as long as somebody holds the service.
+struct Loaded {
+  explicit Loaded(uint64_t seed, ServiceOptions options)
+      : model([&] {
+          auto tokenizer = text::Tokenizer::from_hf_json(test::tiny_tokenizer_json(), "tiny");
+          engine::LoadedModel loaded =
+              test::tiny_model({.seed = seed, .vocab_size = tokenizer->vocab_size(), .context = 512});
+          loaded.tokenizer = std::move(tokenizer);
+          return loaded;
+        }()),
+        service(model, std::move(options)) {}
+
+  engine::LoadedModel model;
+  Service service;
+};
+
+std::shared_ptr<Service> load_service(uint64_t seed, int64_t max_requests = 1024) {
+  ServiceOptions options;
+  options.model_id = "tiny";
+  options.engine.step_tokens = 64;
+  options.max_requests = max_requests;
+  options.engine.cache_bytes = int64_t{64} << 20;
+  const auto loaded = std::make_shared<Loaded>(seed, options);
+  return {loaded, &loaded->service};
+}
+
+class Serving {
+ public:
+  explicit Serving(std::shared_ptr<Service> service)
+      : api_(std::move(service), options()),
+        running_([this](const http::Request& request, const std::shared_ptr<http::Exchange>& exchange) {
+          api_.handle(request, exchange);
+        }) {}
+  ~Serving() {
+    running_.server().stop();
+    running_.join();
+    api_.service()->stop();
+  }
+  static ApiOptions options() {
+    ApiOptions options;
+    options.loopback = false;
+    return options;
+  }
+  Api& api() { return api_; }
+  uint16_t port() const { return running_.port(); }
+
+ private:
+  Api api_;
+  RunningServer running_;
+};
+
+std::string json_post(std::string_view path, const OrderedJson& body) {
+  return post(path, body.dump(), "Content-Type: application/json\r\n");
+}
+
+OrderedJson completion(std::string_view prompt, int64_t tokens, bool stream) {
+  return {{"prompt", prompt}, {"max_tokens", tokens}, {"temperature", 0}, {"ignore_eos", true}, {"stream", stream}};
+}
+
+std::string text_of(Client& client, const OrderedJson& body) {
+  client.send(json_post("/v1/completions", body));
+  const std::string answer = client.receive_answer();
+  EXPECT_EQ(status_of(answer), 200) << answer;
+  return parse_ordered_json(body_of(answer), "answer")["choices"][0]["text"];
+}
+
+checkpoint::Adapter adapter() {
+  return {"a", {{"model.layers.0.self_attn.q_proj.weight", at::ones({2, 32}), at::ones({32, 2}), 0.5}}};
+}
+
+TEST(Api, ManyClientsAtOnceGetWhatOneGets) {
+  const auto service = load_service(1);
+  Serving serving(service);
+  std::vector<std::string> expected;
+  {
+    Client client(serving.port());
+    for (int i = 0; i < 4; ++i) expected.push_back(text_of(client, completion(fmt::format("prompt {}", i), 12, false)));
+  }
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 8; ++i) {
+    clients.emplace_back([&, i] {
+      Client client(serving.port());
+      for (int round = 0; round < 3; ++round) {
+        EXPECT_EQ(text_of(client, completion(fmt::format("prompt {}", i % 4), 12, false)), expected[i % 4]);
+        client.send(json_post("/v1/completions", completion(fmt::format("prompt {}", i % 4), 12, true)));
+        const std::string streamed = body_of(client.receive_answer());
+        EXPECT_TRUE(streamed.ends_with("data: [DONE]\n\n")) << streamed;
+        client.send(http::test::get(round == 0 ? "/metrics" : "/requests"));
+        EXPECT_EQ(status_of(client.receive_answer()), 200);
+        client.send(json_post("/v1/completions", {{"prompt", 7}}));
+        EXPECT_EQ(status_of(client.receive_answer()), 400);
+        client.send(json_post("/v1/embeddings", {{"input", {"one", "two"}}}));
+        EXPECT_EQ(status_of(client.receive_answer()), 200);
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_TRUE(http::test::eventually([&] { return service->idle(); }));
+}
+
+TEST(Api, ClientsThatLeaveFreeTheirPlaces) {
+  const auto service = load_service(1, 8);
+  Serving serving(service);
+  for (int round = 0; round < 5; ++round) {
+    std::vector<std::unique_ptr<Client>> clients;
+    for (int i = 0; i < 8; ++i) {
+      clients.push_back(std::make_unique<Client>(serving.port()));
+      clients.back()->send(json_post("/v1/completions", completion("for ever", 480, true)));
+    }
+    for (auto& client : clients) client->receive_until("data: {");
+    Client late(serving.port());
+    late.send(json_post("/v1/completions", completion("one more", 1, false)));
+    EXPECT_EQ(status_of(late.receive_answer()), 429);
+    for (auto& client : clients) client->reset();
+    EXPECT_TRUE(http::test::eventually([&] { return service->idle(); }));
+  }
+}
+
+TEST(Api, AnswersCountAsPlaces) {
+  Serving serving(load_service(1, 8));
+  Client client(serving.port()), other(serving.port());
+  OrderedJson body = completion("many", 480, true);
+  body["n"] = 8;
+  client.send(json_post("/v1/completions", body));
+  client.receive_until("data: {");
+  other.send(json_post("/v1/completions", completion("one", 1, false)));
+  EXPECT_EQ(status_of(other.receive_answer()), 429);
+}
+
+TEST(Api, AdaptersComeAndGoUnderLoad) {
+  const auto service = load_service(1);
+  Serving serving(service);
+  std::atomic<bool> stop = false;
+  std::thread loader([&] {
+    while (!stop) {
+      const auto held = service->engine().add_adapter(adapter());
+      std::this_thread::yield();
+    }
+  });
+  Client client(serving.port());
+  const std::string expected = text_of(client, completion("steady", 12, false));
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(text_of(client, completion("steady", 12, false)), expected);
+  stop = true;
+  loader.join();
+}
+
+TEST(Api, TheModelIsReplacedWhileAnswersRun) {
+  Serving serving(load_service(1));
+  std::vector<std::shared_ptr<Service>> former;
+  Client running(serving.port()), client(serving.port());
+  const std::string before = text_of(client, completion("who", 12, false));
+  running.send(json_post("/v1/completions", completion("long", 400, true)));
+  running.receive_until("data: {");
+  former.push_back(serving.api().replace(load_service(2)));
+  const std::string after = text_of(client, completion("who", 12, false));
+  EXPECT_NE(after, before);
+  EXPECT_TRUE(body_of(running.receive_answer()).ends_with("data: [DONE]\n\n"));
+  EXPECT_TRUE(http::test::eventually([&] { return former[0]->idle() && former[0].use_count() == 1; }));
+  former.clear();
+  EXPECT_EQ(text_of(client, completion("who", 12, false)), after);
+}
+
+}  // namespace
+}  // namespace puna::server
