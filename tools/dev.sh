@@ -4,12 +4,12 @@ dev_help() {
   cat <<END
 Commands for work on Puna itself (docs/DEVELOPMENT.md says more):
   ./puna test [--filter REGEX] [ctest options]   build and run all tests, or those whose names match
-  ./puna test --preset NAME                      the same for debug, asan, asan-torch or tsan
+  ./puna test --preset NAME                      the same for debug, asan, asan-torch, tsan or tsan-torch
   ./puna format [--fix]                          check the layout of all tracked C++ files, or mend it
   ./puna lint [--all | FILE.cc ...]              clang-tidy: the folders without LibTorch, all folders, or these files
   ./puna fuzz [SECONDS [NAME ...]]               run each fuzz target (or these) for SECONDS, 60 if not said
   ./puna bench [NAME [arguments]]                build the benchmarks of single parts and list them, or run one
-CMake presets: release, tests, debug, asan, asan-torch, tsan, fuzz (cmake --list-presets).
+CMake presets: release, tests, debug, asan, asan-torch, tsan, tsan-torch, fuzz (cmake --list-presets).
 END
 }
 

@@ -139,8 +139,9 @@ struct Measured {
   bench::Spread server;                                   // the same through the server
   std::vector<double> shares;                             // server by the best engine of the same round
   int64_t whole = 0, streams = 0;
-  std::string first_wrong, handling;  // seconds, the bound that 99 of 100 tokens keep
-  double overhead = 0;                // seconds per token beyond the engine's, by the medians
+  std::string first_wrong;  // of the streams
+  std::string handling;     // seconds, the bound that 99 of 100 tokens keep
+  double overhead = 0;      // seconds per token beyond the engine's, by the medians
   int64_t idle_bytes = 0;
 };
 
@@ -165,7 +166,6 @@ Measured measure(const ServeBenchFlags& flags, const engine::LoadedModel& loaded
   uint64_t seed = 0;
   for (int64_t round = 0; round < flags.rounds; ++round) {
     double best = 0;
-    std::string handling;
     for (size_t i = 0; i < batches.size(); ++i) {
       server::ServiceOptions options;
       options.engine.max_sequences = batches[i];

@@ -16,6 +16,7 @@
 #include "cli/terminal.h"
 #include "http/server.h"
 #include "server/api.h"
+#include "server/api_error.h"
 
 namespace puna::cli {
 namespace {
@@ -24,7 +25,7 @@ struct ServeFlags {
   ModelOptions model;
   EngineFlags engine;
   std::string host = "127.0.0.1", name, keys, certificate, key, image_dir, adapter_dir, request_log;
-  bool fetch_images = false;
+  bool fetch_images = false, log_texts = false;
   uint16_t port = 8080;
   int64_t context = 8192, max_requests = 1024, max_sequences = 256, max_tokens = 4096, drain_seconds = 30,
           request_seconds = 3600;
@@ -52,7 +53,13 @@ struct Loaded {
         service(model, service_options(flags)) {
     for (const std::string& named : flags.adapters) {
       const size_t at = named.find('=');
-      service.adapters().load(named.substr(0, at), named.substr(at + 1));
+      try {
+        if (named.substr(0, at) == service.options().model_id)
+          fail("--named-adapter", "'{}' is the model's own name", named);
+        service.adapters().load(named.substr(0, at), named.substr(at + 1));
+      } catch (const server::ApiError& error) {
+        fail("--named-adapter " + named, "{}", error.what());
+      }
     }
   }
 
@@ -97,6 +104,7 @@ void reload_on_signals(server::Api& api, const ServeFlags& flags, const std::sto
     if (sigtimedwait(&wanted, nullptr, &tick) != SIGUSR1) continue;
     try {
       is_loading = true;
+      if (stop.stop_requested()) break;
       say_aside(fmt::format("Loading {} anew", api.service()->loaded().name));
       former.push_back(api.replace(load_service(flags)));
       say_aside(fmt::format("{} was loaded anew", api.service()->loaded().name));
@@ -125,7 +133,9 @@ void run_serve(const ServeFlags& flags) {
     throw UsageError("--image-dir", fmt::format("is '{}', which is no directory", flags.image_dir));
   if (!flags.adapter_dir.empty() && !std::filesystem::is_directory(flags.adapter_dir))
     throw UsageError("--adapter-dir", fmt::format("is '{}', which is no directory", flags.adapter_dir));
-  server::RequestLog request_log(flags.request_log);
+  if (flags.log_texts && flags.request_log.empty())
+    throw UsageError("--log-texts", "needs --request-log FILE, where they go");
+  server::RequestLog request_log(flags.request_log, flags.log_texts);
   server::ApiOptions api_options;
   api_options.log = &request_log;
   if (!flags.keys.empty()) api_options.keys = server::Keys(flags.keys);
@@ -153,6 +163,7 @@ void run_serve(const ServeFlags& flags) {
   if (!is_loopback(flags.host) && flags.keys.empty())
     say_aside("Anybody who reaches this address may use the model; --keys FILE asks for a key");
   server.run();
+  reloader.request_stop();
   if (is_loading) std::_Exit(0);  // all is answered, and nobody waits for the model that is being read
   reloader = {};                  // waits for it
   api.service()->stop();
@@ -213,6 +224,8 @@ void add_serve(CLI::App& app) {
   command->add_flag("--fetch-images", flags->fetch_images, "Get pictures from http and https URLs of public addresses");
   command->add_option("--request-log", flags->request_log, "Add a line of JSON for each request; -: standard error")
       ->type_name("FILE");
+  command->add_flag("--log-texts", flags->log_texts,
+                    "The request log has what was asked and answered, up to 64 KiB of each");
   command->add_option("--drain", flags->drain_seconds, "Seconds that running answers may take to end after Ctrl-C")
       ->type_name("SECONDS")
       ->check(CLI::Range(int64_t{0}, int64_t{86400}))

@@ -38,8 +38,11 @@ std::shared_ptr<const RequestAdapter> RequestAdapters::add(checkpoint::Adapter a
   auto drop = [changes = changes_](const RequestAdapter* held) {
     {
       const std::lock_guard dropping(changes->mutex);
-      changes->dropped.push_back(held->number);
-      changes->tell();
+      // One that the engine has not met yet is forgotten at once, so that what waits is what somebody holds.
+      if (std::erase_if(changes->added, [&](const auto& one) { return one.second == held->number; }) == 0) {
+        changes->dropped.push_back(held->number);
+        changes->tell();
+      }
     }
     delete held;
   };

@@ -1,5 +1,6 @@
 // Steps of the engine: rows into the model, logits into tokens.
 #include <algorithm>
+#include <thread>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -10,6 +11,8 @@
 
 namespace puna::engine {
 namespace {
+
+constexpr std::chrono::milliseconds kPause{2};  // where all wait for their clients
 
 bool is_stop(const LoadedModel& loaded, TokenId id) {
   return std::binary_search(loaded.stop_tokens.begin(), loaded.stop_tokens.end(), id);
@@ -54,6 +57,7 @@ bool Engine::step_once() {
   finish_ended();
   const bool embeds = embedder_.busy();
   if (embeds) embedder_.step(options_.step_tokens);
+  if (!embeds && !ran && scheduler_.any_paused()) std::this_thread::sleep_for(kPause);
   return embeds || ran || !scheduler_.streams().empty();
 }
 

@@ -66,6 +66,8 @@ struct Request {
   int priority = 0;                        // greater ones run first, and push out smaller ones when room is lacking
   std::shared_ptr<RoutingRecord> routing;  // filled for the first completion, until the request is done; absent: not
   std::optional<Clock::time_point> deadline;  // what there is by then is the answer
+  /// Asked before each step; while it says true the request waits, and gives its place to others that need it.
+  std::function<bool()> paused;
   const std::atomic<bool>* cancel = nullptr;  // looked at in every step, beside Ticket::cancel()
   // Called by the thread that steps. An exception ends the request, which is its error.
   std::function<void(int, const Sample&)> on_token;    // completion, each token that is no stop, before its text

@@ -45,6 +45,17 @@ Stream* Scheduler::last_running() const {
   return last == streams_.rend() ? nullptr : last->get();
 }
 
+// One that waits for its client before one that would run.
+Stream* Scheduler::first_to_go() const {
+  const auto waits = std::find_if(streams_.rbegin(), streams_.rend(),
+                                  [](const auto& stream) { return stream->running && stream->paused; });
+  return waits == streams_.rend() ? last_running() : waits->get();
+}
+
+bool Scheduler::any_paused() const {
+  return std::any_of(streams_.begin(), streams_.end(), [](const auto& stream) { return stream->paused; });
+}
+
 void Scheduler::preempt(Stream& stream) {
   blocks_.release(stream.blocks);
   stream.running = false;
@@ -94,7 +105,7 @@ bool Scheduler::fits(const Stream& stream) const {
 bool Scheduler::soon_shared(const Stream& stream) const {
   if (stream.job->request.prompt_logprobs >= 0 && !stream.has_logits) return false;
   for (const auto& other : streams_) {
-    if (!other->running || other->pending() <= 1 || !other->before(stream)) continue;
+    if (!other->running || other->paused || other->pending() <= 1 || !other->before(stream)) continue;
     const auto differ =
         std::mismatch(stream.contents.begin(), stream.contents.end(), other->contents.begin(), other->contents.end());
     int64_t common = std::min(differ.first - stream.contents.begin(), std::ssize(stream.contents) - 1);
@@ -108,13 +119,13 @@ bool Scheduler::soon_shared(const Stream& stream) const {
 void Scheduler::admit() {
   int64_t running = reserved();
   for (const auto& stream : streams_) {
-    if (stream->running || soon_shared(*stream)) continue;
+    if (stream->running || stream->paused || soon_shared(*stream)) continue;
     const int64_t wanted = places_of(*stream);
     attach(*stream);
     // Pushes out streams of less priority until there is room; alone it always has.
     while (running > 0 && (running + wanted > options_.max_sequences || !fits(*stream))) {
-      Stream* last = last_running();
-      if (last->job->request.priority >= stream->job->request.priority) break;
+      Stream* last = first_to_go();
+      if (!last->paused && last->job->request.priority >= stream->job->request.priority) break;
       running -= places_of(*last);
       preempt(*last);
     }
@@ -150,13 +161,14 @@ int64_t Scheduler::share_below(const Stream& stream, int64_t end) const {
 }
 
 std::vector<StepEntry> Scheduler::choose() {
+  for (const auto& stream : streams_) stream->paused = stream->job->request.paused && stream->job->request.paused();
   admit();
   ++step_;
   std::vector<Stream*> decode;
   std::vector<StepEntry> prompts;
   int64_t wanted = 0;
   for (const auto& stream : streams_) {
-    if (!stream->running) continue;
+    if (!stream->running || stream->paused) continue;
     if (stream->pending() == 1) {
       decode.push_back(stream.get());
     } else {
@@ -207,7 +219,7 @@ std::vector<StepEntry> Scheduler::place(std::vector<StepEntry> entries, std::vec
         entry.drafts.clear();
         continue;
       }
-      Stream* last = last_running();
+      Stream* last = first_to_go();
       if (last == &stream && num_running() == 1) {
         full.push_back(&stream);
         break;

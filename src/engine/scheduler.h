@@ -51,6 +51,7 @@ class Scheduler {
 
   const std::vector<std::unique_ptr<Stream>>& streams() const { return streams_; }
   int64_t num_running() const;
+  bool any_paused() const;
   const SchedulerCounts& counts() const { return counts_; }
   const SchedulerOptions& options() const { return options_; }
 
@@ -62,6 +63,7 @@ class Scheduler {
   void attach(Stream& stream);
   void preempt(Stream& stream);
   Stream* last_running() const;
+  Stream* first_to_go() const;
   int64_t piece_limit(const Stream& stream) const;
 
   const SchedulerOptions options_;

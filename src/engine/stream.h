@@ -31,6 +31,7 @@ struct Stream {
   std::shared_ptr<Job> job;
   int index;  // of the completion
   bool running = false, ended = false;
+  bool paused = false;                 // as the request said before this step
   bool forks = false;                  // completions 1 and on still have to be made of this one
   std::vector<TokenId> tokens;         // prompt and what came after
   std::vector<uint64_t> contents;      // of each, for the cache

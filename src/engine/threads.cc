@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -18,7 +19,7 @@ namespace {
 // About two milliseconds of one core. Steps of a tiny model are shorter than waking and joining threads for each op.
 constexpr double kSingleThreadFlops = 2e7;
 
-int chosen_threads = 0;  // by set_threads(); 0: not called, LibTorch's own number stands
+std::atomic<int> chosen_threads = 0;  // by set_threads(); 0: not called, LibTorch's own number stands
 
 int read_int(const std::string& path, int otherwise) {
   std::ifstream in(path);
@@ -59,7 +60,7 @@ void set_threads(int threads) {
 
 void use_threads_for(double flops) {
   if (chosen_threads == 0) return;
-  const int wanted = flops < kSingleThreadFlops ? 1 : chosen_threads;
+  const int wanted = flops < kSingleThreadFlops ? 1 : chosen_threads.load();
   if (at::get_num_threads() != wanted) at::set_num_threads(wanted);  // not free: it clears caches
 }
 

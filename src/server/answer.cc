@@ -11,7 +11,8 @@
 namespace puna::server {
 namespace {
 
-constexpr size_t kMostUnsent = size_t{4} << 20;  // bytes; a client that reads no more than that is given up
+constexpr size_t kMuchUnsent = size_t{256} << 10;  // bytes; beyond, the answer waits for its client
+constexpr size_t kMostUnsent = size_t{4} << 20;    // bytes; a client that reads no more than that is given up
 
 double seconds_between(engine::Clock::time_point from, engine::Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
@@ -99,7 +100,12 @@ class Answer : public std::enable_shared_from_this<Answer> {
     int64_t most = std::min(request.max_tokens, Requests::kMostBytesOfOne) + std::ssize(request.prompt.tokens);
     if (config.max_position_embeddings > 0) most = std::min<int64_t>(most, config.max_position_embeddings);
     most = std::min(most, Requests::kMostBytesOfOne / width);
-    share_ = service_.requests().reserve(most * width + 4 * std::ssize(request.prompt.tokens));
+    try {
+      share_ = service_.requests().reserve(most * width + 4 * std::ssize(request.prompt.tokens));
+    } catch (const ApiError&) {
+      if (call_.routing_if_room) return;
+      throw;
+    }
     routing_ = std::make_shared<engine::RoutingRecord>(layers, config.num_experts_per_tok, most);
   }
 
@@ -129,6 +135,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
         self->take_text(self->index_of(prompt, completion), text);
       };
     }
+    if (call_.stream) request.paused = [exchange = exchange_] { return exchange->unsent_bytes() > kMuchUnsent; };
     request.routing = routing_;
     request.on_prefill = [self](int64_t done, int64_t) { self->running_->prompt_done = done; };
     request.on_done = [self, prompt](const engine::Response& response) { self->done(prompt, response); };
@@ -223,6 +230,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     given_up_ = true;
     running_.reset();
     if (call_.stream) {
+      place_->release();
       exchange_->write(writer_->end());
       exchange_->end();
     } else {
@@ -232,6 +240,10 @@ class Answer : public std::enable_shared_from_this<Answer> {
   }
 
   static void count(const engine::Response& response, RequestRecord& record) {
+    if (record.log.with_texts())
+      for (const engine::Generation& one : response.completions)
+        if (record.answered.size() < RequestRecord::kMostText)
+          record.answered += one.text.substr(0, RequestRecord::kMostText - record.answered.size());
     const Usage usage = usage_of(std::span(&response, 1));
     record.prompt_tokens += usage.prompt;
     record.generated_tokens += usage.generated;
@@ -251,6 +263,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     try {
       http::Reply reply = head("application/json");
       reply.body = dump(writer_->whole());
+      place_->release();
       exchange_->reply(std::move(reply));
     } catch (...) {
       exchange_->reply(api_error_of(std::current_exception()).reply(error_form(call_.form)));
@@ -259,6 +272,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   void fail(const ApiError& error) {
     cancel();
+    place_->release();
     if (call_.stream) {
       send(writer_->error(error));
       exchange_->end();

@@ -228,7 +228,8 @@ void Api::with_body(const http::Request& request, const Exchange& exchange, Work
   const auto lane = request.body.size() > kLargeBytes ? Service::Lane::kLarge : Service::Lane::kSmall;
   const std::string type = multipart ? std::string(request.header("content-type")) : std::string();
   service_->prepare(
-      [=, this, form = error_form_of(request.path), body = request.body, held = request.held]() mutable {
+      [=, this, record = record_, form = error_form_of(request.path), body = request.body,
+       held = request.held]() mutable {
         if (exchange->gone()) return;
         try {
           const double waited = std::chrono::duration<double>(engine::Clock::now() - place->arrival).count();
@@ -236,6 +237,7 @@ void Api::with_body(const http::Request& request, const Exchange& exchange, Work
             throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
           const auto json = std::make_shared<const OrderedJson>(type.empty() ? parse_ordered_json(body, "body")
                                                                              : take_parts(type, body, place->uploads));
+          if (record && record->log.with_texts()) record->asked = body.substr(0, RequestRecord::kMostText);
           std::string().swap(body);
           do_work(work, json, place, exchange, form);
         } catch (...) {

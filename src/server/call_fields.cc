@@ -160,7 +160,12 @@ engine::Request read_common(Fields& fields, Service& service, const Service::Pla
   if (const auto timeout = fields.number("timeout", 0.001, 1e6)) seconds = std::min(seconds, *timeout);
   request.deadline = place.arrival + std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
   call.stream = fields.boolean("stream").value_or(false);
-  call.return_routing = fields.boolean("return_routing").value_or(false);
+  if (const OrderedJson* routing = fields.find("return_routing")) {
+    call.routing_if_room = *routing == "if_room";
+    if (!routing->is_boolean() && !call.routing_if_room)
+      wrong_field("return_routing", *routing, "true, false or if_room");
+    call.return_routing = call.routing_if_room || routing->get<bool>();
+  }
   if (const OrderedJson* options = fields.find("stream_options")) {
     Fields of_stream(*options, "stream_options");
     call.include_usage = of_stream.boolean("include_usage").value_or(false);

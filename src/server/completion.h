@@ -22,6 +22,7 @@ struct CompletionCall {
   bool include_usage = false;                  // a last chunk with the usage
   bool echo = false;                           // begin with the prompt
   bool return_routing = false;                 // keep where the tokens went; of one completion alone
+  bool routing_if_room = false;                // answer without it where it cannot be kept
   int top_logprobs = -1;                       // alternatives; -1: no log-probabilities
   text::ToolCallRules tools;                   // without tools: what looks like a call is text
   std::vector<engine::Request> requests;       // one per prompt

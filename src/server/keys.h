@@ -30,9 +30,7 @@ class Keys {
   explicit Keys(const std::filesystem::path& file);
 
   bool empty() const { return entries_.empty(); }
-  /// Takes the same time whatever the key is.
-  bool hold(std::string_view key) const { return empty() || find(key) >= 0; }
-  /// Which of the file's keys it is; -1: none. In the same time too.
+  /// Which of the file's keys it is; -1: none. Takes the same time whatever the key is.
   int find(std::string_view key) const;
   const Entry& operator[](int index) const { return entries_[static_cast<size_t>(index)]; }
   size_t size() const { return entries_.size(); }

@@ -20,8 +20,7 @@ void RunningRequest::count_token() {
 OrderedJson RunningRequest::json() const {
   const int64_t tokens = generated, first = first_token_us, now = microseconds_since(arrival);
   const char* state = first >= 0 ? "answering" : prompt_done > 0 ? "reading" : "waiting";
-  OrderedJson json = {{"id", id},
-                      {"state", state},
+  OrderedJson json = {{"state", state},
                       {"created", created},
                       {"seconds", static_cast<double>(now) / 1e6},
                       {"prompt_tokens", prompt_tokens},
@@ -30,6 +29,7 @@ OrderedJson RunningRequest::json() const {
                       {"tokens_per_second", nullptr}};
   if (first >= 0 && tokens > 1 && now > first)
     json["tokens_per_second"] = static_cast<double>(tokens - 1) * 1e6 / static_cast<double>(now - first);
+  if (owner >= 0) json["id"] = id;  // without keys all ask as one, and an id is what tells of an answer's words
   return json;
 }
 

@@ -1,13 +1,15 @@
 #include "server/result_json.h"
 
 #include <fmt/format.h>
+#include <sys/random.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <chrono>
 #include <cmath>
-#include <random>
 
+#include "base/error.h"
 #include "text/utf8.h"
 
 namespace puna::server {
@@ -58,9 +60,10 @@ std::string shown_names(const std::vector<std::string>& names) {
 
 std::string new_id(std::string_view prefix) {
   constexpr std::string_view kLetters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-  thread_local std::mt19937_64 random{std::random_device{}()};
+  std::array<uint8_t, 24> random;  // nobody can guess one
+  PUNA_CHECK(getrandom(random.data(), random.size(), 0) == std::ssize(random), "the system gives no random numbers");
   std::string id(prefix);
-  for (int i = 0; i < 24; ++i) id += kLetters[random() % kLetters.size()];
+  for (const uint8_t byte : random) id += kLetters[byte % kLetters.size()];
   return id;
 }
 

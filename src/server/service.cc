@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "base/log.h"
@@ -41,14 +42,26 @@ void Service::stop() {
   for (auto& lane : work_) lane.clear();
 }
 
-Service::Place::~Place() { service_.num_places_ -= held_; }
+Service::Place::~Place() {
+  release();
+  --service_.num_alive_;
+}
+
+void Service::Place::release() {
+  service_.num_places_ -= std::exchange(held_, 0);
+  key_use.reset();
+}
 
 void Service::Place::count_answers(int64_t answers) {
-  const int64_t more = answers - held_, all = service_.num_places_ += more;
+  const int64_t more = answers - held_;
+  if (more <= 0) return;
+  int64_t now = service_.num_places_;
+  do {
+    if (now > held_ && now + more > service_.options_.max_requests)
+      throw ApiError(429, fmt::format("{} answers are waiting or running already; try again soon.", now - held_), {},
+                     "too_many_requests");
+  } while (!service_.num_places_.compare_exchange_weak(now, now + more));
   held_ = answers;
-  if (all > service_.options_.max_requests && all > answers)
-    throw ApiError(429, fmt::format("{} answers are waiting or running already; try again soon.", all - answers), {},
-                   "too_many_requests");
 }
 
 std::shared_ptr<Service::Place> Service::take_place() {

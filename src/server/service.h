@@ -47,7 +47,7 @@ class Service {
   /// One request on its way; it holds one of max_requests while it lives.
   class Place {
    public:
-    explicit Place(Service& service) : service_(service) {}
+    explicit Place(Service& service) : service_(service) { ++service_.num_alive_; }
     ~Place();
     Place(const Place&) = delete;
     Place& operator=(const Place&) = delete;
@@ -55,6 +55,8 @@ class Service {
     /// A request of several answers holds as many places. Throws ApiError 429 when there are not so many, unless it is
     /// alone.
     void count_answers(int64_t answers);
+    /// Gives back what counts against limits, before the client learns that its answer is there.
+    void release();
 
     engine::Clock::time_point arrival = engine::Clock::now();
     Uploads uploads;                        // pictures that came beside the JSON
@@ -91,8 +93,8 @@ class Service {
   /// Compiled, or from an earlier request. Throws Error for one that is wrong.
   std::shared_ptr<const grammar::CompiledGrammar> grammar(GrammarKind kind, const std::string& text);
 
-  /// Whether no place is taken: nothing of it is in use.
-  bool idle() const { return num_places_ == 0; }
+  /// Whether no Place lives: nothing of it is in use.
+  bool idle() const { return num_alive_ == 0; }
   /// Whether stop() was called: long work looks at it.
   bool stopping() const { return draining_; }
 
@@ -115,7 +117,8 @@ class Service {
   const int64_t created_;
   const std::shared_ptr<Metrics> metrics_ = std::make_shared<Metrics>();
   Requests requests_;
-  std::atomic<int64_t> num_places_ = 0;
+  std::atomic<int64_t> num_places_ = 0;  // of max_requests
+  std::atomic<int64_t> num_alive_ = 0;   // Place objects
   std::atomic<bool> draining_ = false;
   engine::Engine engine_;
   Adapters adapters_{engine_};

@@ -59,7 +59,7 @@ def test_events_come_in_order_and_are_the_whole(client):
     assert len(whole.output[0].content[0].logprobs[0].top_logprobs) == 2
     counts = [(usage.input_tokens, usage.output_tokens, usage.total_tokens) for usage in (events[-1].response.usage, whole.usage)]
     assert counts[0] == counts[1]
-    with client.responses.stream(model="demo", input="hello", max_output_tokens=6) as stream:
+    with client.responses.stream(model="demo", input="hello", max_output_tokens=6, extra_body={"ignore_eos": True}) as stream:
         final = [event for event in stream][-1]
     assert final.type == "response.incomplete"
 

@@ -125,6 +125,16 @@ def test_a_key_has_its_limits_and_the_log_names_it(model, tmp_path):
     assert team[0]["path"] == "/v1/chat/completions" and team[0]["peer"] == "127.0.0.1"
 
 
+def test_texts_are_logged_when_asked_for(model, tmp_path):
+    log = tmp_path / "log"
+    with serving(model, "--request-log", log, "--log-texts") as (url, _):
+        answer = ask(url + "/v1/chat/completions", {"messages": say("secret words"), "max_tokens": 5, "temperature": 0})[2]
+        ask(url + "/v1/chat/completions", {"messages": 5}, {"X-Request-Id": "mine-1"})
+    first, second = (json.loads(line) for line in log.read_text().splitlines())
+    assert "secret words" in first["asked"] and first["answered"] == answer["choices"][0]["message"]["content"] and first["id"].startswith("req_")
+    assert (second["id"], second["status"], second["answered"]) == ("mine-1", 400, "")
+
+
 def test_a_request_has_its_time(url):
     begin = time.monotonic()
     status, _, answer = ask(url + "/v1/chat/completions",

@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <thread>
 #include <vector>
 
@@ -89,6 +88,17 @@ std::string text_of(Client& client, const OrderedJson& body) {
   return parse_ordered_json(body_of(answer), "answer")["choices"][0]["text"];
 }
 
+/// Of a stream that is whole.
+std::string streamed_text(std::string_view events) {
+  EXPECT_TRUE(events.ends_with("data: [DONE]\n\n")) << events;
+  std::string text;
+  for (size_t at = 0; (at = events.find("data: {", at)) != std::string_view::npos; ++at) {
+    const std::string_view json = events.substr(at + 6, events.find('\n', at) - at - 6);
+    text += parse_ordered_json(json, "event")["choices"][0]["text"].get<std::string>();
+  }
+  return text;
+}
+
 checkpoint::Adapter adapter() {
   return {"a", {{"model.layers.0.self_attn.q_proj.weight", at::ones({2, 32}), at::ones({32, 2}), 0.5}}};
 }
@@ -101,7 +111,7 @@ TEST(Api, ManyClientsAtOnceGetWhatOneGets) {
     Client client(serving.port());
     for (int i = 0; i < 4; ++i) expected.push_back(text_of(client, completion(fmt::format("prompt {}", i), 12, false)));
   }
-  std::vector<std::thread> clients;
+  std::vector<std::jthread> clients;
   for (int i = 0; i < 8; ++i) {
     clients.emplace_back([&, i] {
       Client client(serving.port());
@@ -119,7 +129,7 @@ TEST(Api, ManyClientsAtOnceGetWhatOneGets) {
       }
     });
   }
-  for (std::thread& client : clients) client.join();
+  clients.clear();  // waits for them
   EXPECT_TRUE(http::test::eventually([&] { return service->idle(); }));
 }
 
@@ -133,31 +143,38 @@ TEST(Api, ClientsThatLeaveFreeTheirPlaces) {
       clients.back()->send(json_post("/v1/completions", completion("for ever", 480, true)));
     }
     for (auto& client : clients) client->receive_until("data: {");
-    Client late(serving.port());
-    late.send(json_post("/v1/completions", completion("one more", 1, false)));
-    EXPECT_EQ(status_of(late.receive_answer()), 429);
     for (auto& client : clients) client->reset();
     EXPECT_TRUE(http::test::eventually([&] { return service->idle(); }));
   }
 }
 
 TEST(Api, AnswersCountAsPlaces) {
-  Serving serving(load_service(1, 8));
-  Client client(serving.port()), other(serving.port());
-  OrderedJson body = completion("many", 480, true);
-  body["n"] = 8;
-  client.send(json_post("/v1/completions", body));
-  client.receive_until("data: {");
-  other.send(json_post("/v1/completions", completion("one", 1, false)));
-  EXPECT_EQ(status_of(other.receive_answer()), 429);
+  const auto service = load_service(1, 8);
+  Serving serving(service);
+  Client client(serving.port());
+  const auto ask = [&](int n) {
+    OrderedJson body = completion("some", 1, false);
+    body["n"] = n;
+    client.send(json_post("/v1/completions", body));
+    return status_of(client.receive_answer());
+  };
+  auto place = service->take_place();
+  place->count_answers(6);
+  EXPECT_EQ(ask(2), 200);
+  EXPECT_EQ(ask(3), 429);
+  EXPECT_EQ(ask(2), 200) << "one that was refused takes nothing from others";
+  place->count_answers(8);
+  EXPECT_EQ(ask(1), 429);
+  place.reset();
+  EXPECT_TRUE(http::test::eventually([&] { return service->idle(); }));
+  EXPECT_EQ(ask(16), 200) << "alone it may have more";
 }
 
 TEST(Api, AdaptersComeAndGoUnderLoad) {
   const auto service = load_service(1);
   Serving serving(service);
-  std::atomic<bool> stop = false;
-  std::thread loader([&] {
-    while (!stop) {
+  const std::jthread loader([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
       const auto held = service->engine().add_adapter(adapter());
       std::this_thread::yield();
     }
@@ -165,8 +182,6 @@ TEST(Api, AdaptersComeAndGoUnderLoad) {
   Client client(serving.port());
   const std::string expected = text_of(client, completion("steady", 12, false));
   for (int i = 0; i < 20; ++i) EXPECT_EQ(text_of(client, completion("steady", 12, false)), expected);
-  stop = true;
-  loader.join();
 }
 
 TEST(Api, TheModelIsReplacedWhileAnswersRun) {
@@ -174,12 +189,13 @@ TEST(Api, TheModelIsReplacedWhileAnswersRun) {
   std::vector<std::shared_ptr<Service>> former;
   Client running(serving.port()), client(serving.port());
   const std::string before = text_of(client, completion("who", 12, false));
+  const std::string long_before = text_of(client, completion("long", 400, false));
   running.send(json_post("/v1/completions", completion("long", 400, true)));
   running.receive_until("data: {");
   former.push_back(serving.api().replace(load_service(2)));
   const std::string after = text_of(client, completion("who", 12, false));
   EXPECT_NE(after, before);
-  EXPECT_TRUE(body_of(running.receive_answer()).ends_with("data: [DONE]\n\n"));
+  EXPECT_EQ(streamed_text(body_of(running.receive_answer())), long_before);
   EXPECT_TRUE(http::test::eventually([&] { return former[0]->idle() && former[0].use_count() == 1; }));
   former.clear();
   EXPECT_EQ(text_of(client, completion("who", 12, false)), after);

@@ -19,7 +19,10 @@ const complain = (text) => {
   setTimeout(() => notice.remove(), 8000);
 };
 
+const removed = new WeakSet();
+
 async function save(conversation) {
+  if (removed.has(conversation)) return;  // its answer may still have been on its way
   try {
     await saveConversation(conversation);
   } catch (error) {
@@ -89,6 +92,7 @@ async function rename(conversation) {
 
 async function remove(conversation) {
   if (!window.confirm(`Delete "${titleOf(conversation)}"?`)) return;
+  removed.add(conversation);
   running.get(conversation.id)?.abort();
   conversations = conversations.filter((one) => one !== conversation);
   await deleteConversation(conversation.id);

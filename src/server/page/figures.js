@@ -27,7 +27,7 @@ async function ask() {
     show(json);
     setDown("");
   } catch (error) {
-    if (error.status === 401) onkey();
+    if (error.status === 401 && !down) onkey();
     find("speed").textContent = "\u2013";
     last = null;
     setDown(error.status === 0 ? "The server cannot be reached. It is asked again until it answers." : error.message);

@@ -23,7 +23,7 @@ export function extraFields(text) {
 /** The fields of a request that the settings ask for. */
 export function requestFields(of) {
   const stops = of.stops.split("\n").filter((line) => line !== "");
-  return {...of.numbers, ...(stops.length > 0 ? {stop: stops} : {}), ...(of.routing ? {return_routing: true} : {}), ...extraFields(of.extra)};
+  return {...of.numbers, ...(stops.length > 0 ? {stop: stops} : {}), ...(of.routing ? {return_routing: "if_room"} : {}), ...extraFields(of.extra)};
 }
 
 export function showSettings(of) {
@@ -88,14 +88,17 @@ export function startPanel(onchange) {
     say(find("theme").getAttribute("aria-label"));
   });
   for (const [button, part] of [["show-list", "list"], ["show-panel", "panel"]]) {
-    find(button).addEventListener("click", () => showPart(button, part, !document.body.classList.contains("with-" + part)));
+    find(button).addEventListener("click", () => {
+      const shown = !document.body.classList.contains("with-" + part);
+      showPart(button, part, shown);
+      setSetting("with-" + part, shown);
+    });
   }
 }
 
 export function showPart(button, part, shown) {
   document.body.classList.toggle("with-" + part, shown);
   find(button).setAttribute("aria-expanded", String(shown));
-  setSetting("with-" + part, shown);
 }
 
 export function askForKey() {

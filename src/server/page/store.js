@@ -37,5 +37,9 @@ export function setting(name, otherwise) {
 }
 
 export function setSetting(name, value) {
-  localStorage.setItem("puna." + name, JSON.stringify(value));
+  try {
+    localStorage.setItem("puna." + name, JSON.stringify(value));
+  } catch {
+    // Where storage is blocked, a setting lasts as long as the page.
+  }
 }
