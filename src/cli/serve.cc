@@ -158,8 +158,8 @@ void run_serve(const ServeFlags& flags) {
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   std::jthread reloader([&](const std::stop_token& stop) { reload_on_signals(api, flags, stop); });
-  print_now(fmt::format("{} serves {} (the interface of OpenAI is under {}/v1); Ctrl-C ends it\n", server.url(),
-                        api.service()->options().model_id, server.url()));
+  print_now(fmt::format("{} serves {}: a page for browsers, and the interface of OpenAI under {}/v1; Ctrl-C ends it\n",
+                        server.url(), api.service()->options().model_id, server.url()));
   if (!is_loopback(flags.host) && flags.keys.empty())
     say_aside("Anybody who reaches this address may use the model; --keys FILE asks for a key");
   server.run();
