@@ -27,22 +27,24 @@ void Embedder::add(EmbeddingRequest request) {
   jobs_.back().request = std::move(request);
 }
 
-void Embedder::step(int64_t rows) {
+int64_t Embedder::step(int64_t rows) {
   Job& job = jobs_.front();
+  int64_t done = 0;
   std::exception_ptr error;
   try {
     if (job.request.cancelled && job.request.cancelled()) fail("embedding", "was cancelled");
-    run(job, rows);
+    done = run(job, rows);
   } catch (...) {
     error = std::current_exception();
   }
-  if (!error && job.next < job.request.inputs.size()) return;
+  if (!error && job.next < job.request.inputs.size()) return done;
   const Job finished = std::move(job);
   jobs_.pop_front();
   finished.request.on_done(error ? std::vector<std::vector<float>>() : finished.vectors, error);
+  return done;
 }
 
-void Embedder::run(Job& job, int64_t rows) {
+int64_t Embedder::run(Job& job, int64_t rows) {
   const c10::InferenceMode guard;
   const auto& inputs = job.request.inputs;
   std::vector<Piece> pieces;
@@ -67,6 +69,7 @@ void Embedder::run(Job& job, int64_t rows) {
   use_threads_for(arch::flops_per_token(loaded_.config(), 1) * static_cast<double>(tokens.size()));
   take(job, pieces, loaded_.model->hidden(batch));
   job.cache = std::move(caches.back());
+  return std::ssize(tokens);
 }
 
 void Embedder::take(Job& job, const std::vector<Piece>& pieces, const at::Tensor& hidden_TD) {

@@ -29,8 +29,8 @@ class Embedder {
 
   void add(EmbeddingRequest request);
   bool busy() const { return !jobs_.empty(); }
-  /// At most so many rows, of one request or several of its inputs.
-  void step(int64_t rows);
+  /// At most so many rows, of one request or several of its inputs. Returns how many it ran.
+  int64_t step(int64_t rows);
   /// All that is left ends with an error.
   void give_up();
 
@@ -47,7 +47,7 @@ class Embedder {
     size_t input;
     int64_t begin, end;
   };
-  void run(Job& job, int64_t rows);
+  int64_t run(Job& job, int64_t rows);
   void take(Job& job, const std::vector<Piece>& pieces, const at::Tensor& hidden_TD);
 
   const LoadedModel& loaded_;

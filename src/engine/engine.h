@@ -50,6 +50,7 @@ struct EngineStats {
   int64_t running = 0, waiting = 0;
   int64_t prompt_tokens = 0, reused_tokens = 0;  // of requests that have started; from the cache
   int64_t generated_tokens = 0;
+  int64_t embedded_tokens = 0;
   int64_t drafted_tokens = 0, accepted_tokens = 0;
   int64_t preemptions = 0, evictions = 0;  // evicted blocks, both pools
   int64_t used_blocks = 0, cached_blocks = 0, capacity_blocks = 0;

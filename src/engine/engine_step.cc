@@ -53,10 +53,18 @@ bool Engine::step_once() {
   for (Stream* stream : full) end(*stream, StopReason::kContextFull);
   for (const cache::BlockCopy& copy : copies) pages_.copy_block(copy.chunked, copy.from, copy.to);
   const bool ran = !entries.empty() || !full.empty();
+  int64_t rows = 0;
+  for (const StepEntry& entry : entries) rows += entry.rows + std::ssize(entry.drafts);
   run_all(std::move(entries));
   finish_ended();
   const bool embeds = embedder_.busy();
-  if (embeds) embedder_.step(options_.step_tokens);
+  if (embeds) {
+    // They have the rows that answers leave, and a quarter of a step where those leave none.
+    const int64_t least = std::max<int64_t>(options_.step_tokens / 4, 1);
+    const int64_t embedded = embedder_.step(std::max(options_.step_tokens - rows, least));
+    const std::lock_guard lock(mutex_);
+    stats_.embedded_tokens += embedded;
+  }
   if (!embeds && !ran && scheduler_.any_paused()) std::this_thread::sleep_for(kPause);
   return embeds || ran || !scheduler_.streams().empty();
 }

@@ -117,24 +117,21 @@ Api::Api(std::shared_ptr<Service> service, ApiOptions options)
     : current_(std::move(service)), options_(std::move(options)), meter_(options_.keys) {}
 
 void Api::handle(const http::Request& request, const Exchange& exchange) {
-  const std::string path = known_path(request.path);
-  service_ = service();
-  owner_ = -1;
-  record_ = options_.log ? options_.log->begin(request.method, request.path.substr(0, 200), request.peer) : nullptr;
+  Incoming asked{.request = request, .exchange = exchange, .service = service()};
+  if (options_.log) asked.record = options_.log->begin(request.method, request.path.substr(0, 200), request.peer);
   http::Headers headers = cors_headers(request);
   headers.emplace_back("X-Request-Id", request_id(request));
-  if (record_) record_->id = headers.back().second;
-  exchange->prepare(std::move(headers), [metrics = service_->metrics(), path, record = record_](int status) {
+  if (asked.record) asked.record->id = headers.back().second;
+  exchange->prepare(std::move(headers), [metrics = asked.service->metrics(), path = known_path(request.path),
+                                         record = asked.record](int status) {
     metrics->count_request(path, status);
     if (record) record->status = status;
   });
   try {
-    route(request, exchange);
+    route(asked);
   } catch (...) {
     exchange->reply(api_error_of(std::current_exception()).reply(error_form_of(request.path)));
   }
-  record_.reset();
-  service_.reset();
 }
 
 std::shared_ptr<Service> Api::service() const {
@@ -148,23 +145,23 @@ std::shared_ptr<Service> Api::replace(std::shared_ptr<Service> service) {
   return service;
 }
 
-void Api::route(const http::Request& request, const Exchange& exchange) {
+void Api::route(const Incoming& asked) {
   if (options_.loopback && !names_this_machine(request.header("host")))
     throw ApiError(
         403, "Only requests for this machine's own name are answered; start the server with --host to change that");
   if (!request.header("origin").empty() && !is_own_origin(request) && cors_headers(request).empty())
     throw ApiError(403, "Pages of this origin may not ask; start the server with --origin to let them");
   if (request.method == "OPTIONS")
-    return exchange->reply({.status = 204, .body = {}, .content_type = {}, .headers = {}});
-  if (reply_page(request, *exchange)) return;
+    return asked.exchange->reply({.status = 204, .body = {}, .content_type = {}, .headers = {}});
+  if (reply_page(request, *asked.exchange)) return;
   const Route* of_path = nullptr;
   const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
   for (const Route& one : routes()) {
     if (known_path(request.path) != one.path) continue;
     of_path = &one;
     if (one.method != method) continue;
-    check_caller(request, one);
-    return (this->*one.answer)(request, exchange);
+    check_caller(asked, one);
+    return (this->*one.answer)(asked);
   }
   if (of_path) throw ApiError(405, fmt::format("{} takes {}, not {}", of_path->path, of_path->method, request.method));
   std::vector<std::string> paths;
@@ -198,14 +195,14 @@ http::Headers Api::cors_headers(const http::Request& request) const {
           {"Vary", "Origin"}};
 }
 
-void Api::check_caller(const http::Request& request, const Route& route) {
+void Api::check_caller(Incoming& asked, const Route& route) {
   if (route.open || options_.keys.empty()) return;
-  const std::string_view key = key_of(request);
+  const std::string_view key = key_of(asked.request);
   if (key.empty())
     throw ApiError(401, "A key is needed: send the header Authorization: Bearer KEY", {}, "invalid_api_key");
-  owner_ = options_.keys.find(key);
-  if (owner_ < 0) throw ApiError(401, "This key is not known here", {}, "invalid_api_key");
-  if (record_) record_->key = options_.keys[owner_].name;
+  asked.owner = options_.keys.find(key);
+  if (asked.owner < 0) throw ApiError(401, "This key is not known here", {}, "invalid_api_key");
+  if (asked.record) asked.record->key = options_.keys[asked.owner].name;
 }
 
 void Api::reply(const Exchange& exchange, const OrderedJson& json) {
@@ -214,43 +211,43 @@ void Api::reply(const Exchange& exchange, const OrderedJson& json) {
   exchange->reply(std::move(reply));
 }
 
-void Api::with_body(const http::Request& request, const Exchange& exchange, Work work) {
-  const bool multipart = is_multipart(request);
-  auto place = service_->take_place();
-  place->key_use = meter_.take(owner_);
-  place->owner = owner_;
+void Api::with_body(const Incoming& asked, Work work) {
+  const http::Request& request = asked.request;
+  const std::string form_type = is_multipart(request) ? std::string(request.header("content-type")) : std::string();
+  const Place place = asked.service->take_place();
+  place->key_use = meter_.take(asked.owner);
+  place->owner = asked.owner;
   place->in_large_lane = request.body.size() > kLargeBytes;
-  place->record = record_;
-  place->gone = [weak = std::weak_ptr(exchange)] {
+  place->record = asked.record;
+  place->gone = [weak = std::weak_ptr(asked.exchange)] {
     const auto held = weak.lock();
     return !held || held->gone();
   };
-  const auto lane = request.body.size() > kLargeBytes ? Service::Lane::kLarge : Service::Lane::kSmall;
-  const std::string type = multipart ? std::string(request.header("content-type")) : std::string();
-  service_->prepare(
-      [=, this, record = record_, form = error_form_of(request.path), body = request.body,
+  const auto lane = place->in_large_lane ? Service::Lane::kLarge : Service::Lane::kSmall;
+  asked.service->prepare(
+      [=, this, exchange = asked.exchange, error_form = error_form_of(request.path), body = request.body,
        held = request.held]() mutable {
         if (exchange->gone()) return;
         try {
-          const double waited = std::chrono::duration<double>(engine::Clock::now() - place->arrival).count();
-          if (waited > place->service().options().request_seconds)
+          if (engine::Clock::now() > place->deadline())
             throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
-          const auto json = std::make_shared<const OrderedJson>(type.empty() ? parse_ordered_json(body, "body")
-                                                                             : take_parts(type, body, place->uploads));
-          if (record && record->log.with_texts()) record->asked = body.substr(0, RequestRecord::kMostText);
+          const auto json = std::make_shared<const OrderedJson>(
+              form_type.empty() ? parse_ordered_json(body, "body") : take_parts(form_type, body, place->uploads));
+          if (place->record && place->record->log.with_texts())
+            place->record->asked = body.substr(0, RequestRecord::kMostText);
           std::string().swap(body);
-          do_work(work, json, place, exchange, form);
+          do_work(work, json, place, exchange, error_form);
         } catch (...) {
-          exchange->reply(api_error_of(std::current_exception()).reply(form));
+          exchange->reply(api_error_of(std::current_exception()).reply(error_form));
         }
       },
       lane);
 }
 
-void Api::do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json,
-                  const std::shared_ptr<Service::Place>& place, const Exchange& exchange, ErrorForm form) {
+void Api::do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json, const Place& place,
+                  const Exchange& exchange, ErrorForm form) {
   try {
-    work(*json, place);
+    work(*json, place, exchange);
   } catch (const Service::LargeWork&) {
     place->in_large_lane = true;
     place->service().prepare([=, this] { do_work(work, json, place, exchange, form); }, Service::Lane::kLarge);
@@ -259,37 +256,37 @@ void Api::do_work(const Work& work, const std::shared_ptr<const OrderedJson>& js
   }
 }
 
-void Api::health(const http::Request&, const Exchange& exchange) { reply(exchange, {{"status", "ok"}}); }
+void Api::health(const Incoming& asked) { reply(asked.exchange, {{"status", "ok"}}); }
 
-void Api::metrics(const http::Request&, const Exchange& exchange) {
+void Api::metrics(const Incoming& asked) {
   http::Reply reply;
   reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  reply.body = service_->metrics()->text(service_->engine(), open_connections());
-  exchange->reply(std::move(reply));
+  reply.body = asked.service->metrics()->text(asked.service->engine(), open_connections());
+  asked.exchange->reply(std::move(reply));
 }
 
-void Api::models(const http::Request& request, const Exchange& exchange) {
-  const std::string& own = service_->options().model_id;
+void Api::models(const Incoming& asked) {
+  const std::string& own = asked.service->options().model_id;
   const auto entry = [&](const std::string& id, int64_t created) -> OrderedJson {
     return {{"id", id},
             {"object", "model"},
             {"created", created},
             {"owned_by", "puna"},
             {"parent", id == own ? OrderedJson(nullptr) : OrderedJson(own)},
-            {"max_model_len", service_->loaded().config().text.max_position_embeddings}};
+            {"max_model_len", asked.service->loaded().config().text.max_position_embeddings}};
   };
-  OrderedJson models = OrderedJson::array({entry(own, service_->created())});
-  for (const auto& [name, created] : service_->adapters().list()) models.push_back(entry(name, created));
+  OrderedJson models = OrderedJson::array({entry(own, asked.service->created())});
+  for (const auto& [name, created] : asked.service->adapters().list()) models.push_back(entry(name, created));
   constexpr std::string_view kOne = "/v1/models/";
-  if (!request.path.starts_with(kOne)) return reply(exchange, {{"object", "list"}, {"data", models}});
-  const std::string name = request.path.substr(kOne.size());
+  if (!asked.request.path.starts_with(kOne)) return reply(asked.exchange, {{"object", "list"}, {"data", models}});
+  const std::string name = asked.request.path.substr(kOne.size());
   for (const OrderedJson& one : models)
-    if (one["id"] == name) return reply(exchange, one);
+    if (one["id"] == name) return reply(asked.exchange, one);
   throw ApiError(404, fmt::format("The model '{}' does not exist", name.substr(0, 100)), "model", "model_not_found");
 }
 
-void Api::tokenize(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::tokenize(const Incoming& asked) {
+  with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     Fields fields(body);
     std::vector<text::TokenId> tokens;
     const Service& service = place->service();
@@ -318,8 +315,8 @@ void Api::tokenize(const http::Request& request, const Exchange& exchange) {
   });
 }
 
-void Api::detokenize(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::detokenize(const Incoming& asked) {
+  with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     Fields fields(body);
     const Service& service = place->service();
     const OrderedJson* tokens = fields.find("tokens");
@@ -338,22 +335,22 @@ void Api::detokenize(const http::Request& request, const Exchange& exchange) {
   });
 }
 
-void Api::tokenizer_info(const http::Request&, const Exchange& exchange) {
-  const text::Tokenizer& tokenizer = *service_->loaded().tokenizer;
+void Api::tokenizer_info(const Incoming& asked) {
+  const text::Tokenizer& tokenizer = *asked.service->loaded().tokenizer;
   const auto name = [&](const char* special) {
     return tokenizer.special(special) ? OrderedJson(special) : OrderedJson(nullptr);
   };
-  reply(exchange, {{"tokenizer_class", "PreTrainedTokenizerFast"},
+  reply(asked.exchange, {{"tokenizer_class", "PreTrainedTokenizerFast"},
                    {"vocab_size", tokenizer.vocab_size()},
                    {"bos_token", name("<|begin_of_text|>")},
                    {"eos_token", name("<|eot|>")},
                    {"pad_token", name("<|finetune_right_pad|>")},
-                   {"model_max_length", service_->loaded().config().text.max_position_embeddings},
+                   {"model_max_length", asked.service->loaded().config().text.max_position_embeddings},
                    {"chat_template", nullptr}});
 }
 
-void Api::apply_template(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::apply_template(const Incoming& asked) {
+  with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     Fields fields(body);
     const OrderedJson* messages = fields.find("messages");
     if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");

@@ -38,10 +38,19 @@ class Api {
 
  private:
   using Exchange = std::shared_ptr<http::Exchange>;
+  using Place = std::shared_ptr<Service::Place>;
+  /// A request, as far as it is known before its body is read.
+  struct Incoming {
+    const http::Request& request;
+    Exchange exchange;
+    std::shared_ptr<Service> service;       // that answers it
+    int owner = -1;                         // whose key asks, for what is told to its owner alone; -1: no keys in force
+    std::shared_ptr<RequestRecord> record;  // null: no log is kept
+  };
   struct Route {
     const char* method;
     const char* path;
-    void (Api::*answer)(const http::Request&, const Exchange&);
+    void (Api::*answer)(const Incoming&);
     bool open = false;  // without a key
   };
   static constexpr std::string_view kRequestsPath = "/v1/requests/";
@@ -51,42 +60,38 @@ class Api {
   static std::string known_path(const std::string& path);
   http::Headers cors_headers(const http::Request& request) const;
 
-  void route(const http::Request& request, const Exchange& exchange);
-  void check_caller(const http::Request& request, const Route& route);
+  void route(Incoming& asked);
+  void check_caller(Incoming& asked, const Route& route);
   void reply(const Exchange& exchange, const OrderedJson& json);
   /// Reads the body as JSON and answers, on a worker.
-  using Work = std::function<void(const OrderedJson&, const std::shared_ptr<Service::Place>&)>;
-  void with_body(const http::Request& request, const Exchange& exchange, Work work);
-  void do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json,
-               const std::shared_ptr<Service::Place>& place, const Exchange& exchange, ErrorForm form);
+  using Work = std::function<void(const OrderedJson&, const Place&, const Exchange&)>;
+  void with_body(const Incoming& asked, Work work);
+  void do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json, const Place& place,
+               const Exchange& exchange, ErrorForm form);
 
-  void health(const http::Request& request, const Exchange& exchange);
-  void metrics(const http::Request& request, const Exchange& exchange);
-  void models(const http::Request& request, const Exchange& exchange);
-  void chat(const http::Request& request, const Exchange& exchange);
-  void completions(const http::Request& request, const Exchange& exchange);
-  void tokenize(const http::Request& request, const Exchange& exchange);
-  void detokenize(const http::Request& request, const Exchange& exchange);
-  void tokenizer_info(const http::Request& request, const Exchange& exchange);
-  void apply_template(const http::Request& request, const Exchange& exchange);
-  void requests(const http::Request& request, const Exchange& exchange);
-  void routing(const http::Request& request, const Exchange& exchange);
+  void health(const Incoming& asked);
+  void metrics(const Incoming& asked);
+  void models(const Incoming& asked);
+  void chat(const Incoming& asked);
+  void completions(const Incoming& asked);
+  void tokenize(const Incoming& asked);
+  void detokenize(const Incoming& asked);
+  void tokenizer_info(const Incoming& asked);
+  void apply_template(const Incoming& asked);
+  void requests(const Incoming& asked);
+  void routing(const Incoming& asked);
 
-  void responses(const http::Request& request, const Exchange& exchange);
-  void messages(const http::Request& request, const Exchange& exchange);
-  void count_tokens(const http::Request& request, const Exchange& exchange);
-  void embeddings(const http::Request& request, const Exchange& exchange);
-  void load_adapter(const http::Request& request, const Exchange& exchange);
-  void unload_adapter(const http::Request& request, const Exchange& exchange);
+  void responses(const Incoming& asked);
+  void messages(const Incoming& asked);
+  void count_tokens(const Incoming& asked);
+  void embeddings(const Incoming& asked);
+  void load_adapter(const Incoming& asked);
+  void unload_adapter(const Incoming& asked);
 
   mutable std::mutex mutex_;
   std::shared_ptr<Service> current_;
   const ApiOptions options_;
   KeyMeter meter_;
-  // Of the request that handle() has: the server's thread alone calls it.
-  std::shared_ptr<Service> service_;
-  int owner_ = -1;  // whose key asks, for what is told to its owner alone; -1: no keys are in force
-  std::shared_ptr<RequestRecord> record_;
 };
 
 }  // namespace puna::server

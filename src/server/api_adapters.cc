@@ -16,10 +16,11 @@ void check_allowed(const Service& service) {
 
 }  // namespace
 
-void Api::load_adapter(const http::Request& request, const Exchange& exchange) {
-  check_allowed(*service_);
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::load_adapter(const Incoming& asked) {
+  check_allowed(*asked.service);
+  with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     Service& service = place->service();
+    if (!place->in_large_lane) throw Service::LargeWork();
     Fields fields(body);
     const std::string name = fields.required_text("lora_name"), given = fields.required_text("lora_path");
     if (name == service.options().model_id)
@@ -31,9 +32,9 @@ void Api::load_adapter(const http::Request& request, const Exchange& exchange) {
   });
 }
 
-void Api::unload_adapter(const http::Request& request, const Exchange& exchange) {
-  check_allowed(*service_);
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::unload_adapter(const Incoming& asked) {
+  check_allowed(*asked.service);
+  with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     Fields fields(body);
     const std::string name = fields.required_text("lora_name");
     if (!place->service().adapters().unload(name))

@@ -5,39 +5,39 @@
 
 namespace puna::server {
 
-void Api::chat(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::chat(const Incoming& asked) {
+  with_body(asked, [](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     answer(read_chat_call(body, *place), place, exchange);
   });
 }
 
-void Api::completions(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::completions(const Incoming& asked) {
+  with_body(asked, [](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     answer(read_completion_call(body, *place), place, exchange);
   });
 }
 
-void Api::responses(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::responses(const Incoming& asked) {
+  with_body(asked, [](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     answer(read_responses_call(body, *place), place, exchange);
   });
 }
 
-void Api::messages(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::messages(const Incoming& asked) {
+  with_body(asked, [](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     answer(read_messages_call(body, *place), place, exchange);
   });
 }
 
-void Api::count_tokens(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [this, exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::count_tokens(const Incoming& asked) {
+  with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     const CompletionCall call = read_messages_call(body, *place, true);
     reply(exchange, {{"input_tokens", call.requests.front().prompt.tokens.size()}});
   });
 }
 
-void Api::embeddings(const http::Request& request, const Exchange& exchange) {
-  with_body(request, exchange, [exchange](const OrderedJson& body, const std::shared_ptr<Service::Place>& place) {
+void Api::embeddings(const Incoming& asked) {
+  with_body(asked, [](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     answer_embeddings(body, place, exchange);
   });
 }

@@ -7,28 +7,28 @@
 
 namespace puna::server {
 
-void Api::requests(const http::Request&, const Exchange& exchange) {
-  reply(exchange, {{"object", "list"},
-                   {"model", service_->options().model_id},
-                   {"data", service_->requests().running(owner_)},
-                   {"engine", engine_json(service_->engine().stats())}});
+void Api::requests(const Incoming& asked) {
+  reply(asked.exchange, {{"object", "list"},
+                   {"model", asked.service->options().model_id},
+                   {"data", asked.service->requests().running(asked.owner)},
+                   {"engine", engine_json(asked.service->engine().stats())}});
 }
 
-void Api::routing(const http::Request& request, const Exchange& exchange) {
+void Api::routing(const Incoming& asked) {
   constexpr std::string_view kBefore = kRequestsPath, kAfter = "/routing";
-  const std::string_view path = request.path;
+  const std::string_view path = asked.request.path;
   if (!path.ends_with(kAfter) || path.size() <= kBefore.size() + kAfter.size())
     throw ApiError(404, fmt::format("There is no {}; did you mean {}ID/routing?", path.substr(0, 200), kBefore));
   const std::string id(path.substr(kBefore.size(), path.size() - kBefore.size() - kAfter.size()));
-  auto kept = service_->requests().find(id, owner_);
-  service_->prepare([this, exchange, kept = std::move(kept), place = service_->take_place()] {
+  auto kept = asked.service->requests().find(id, asked.owner);
+  asked.service->prepare([this, exchange = asked.exchange, kept = std::move(kept), place = asked.service->take_place()] {
     if (exchange->gone()) return;
     try {
       reply(exchange, routing_json(*kept, place->service().loaded()));
     } catch (...) {
       exchange->reply(api_error_of(std::current_exception()).reply());
     }
-  });
+  }, Service::Lane::kLarge);
 }
 
 }  // namespace puna::server

@@ -156,9 +156,10 @@ engine::Request read_common(Fields& fields, Service& service, const Service::Pla
   read_stops(fields, service.loaded(), request);
   request.priority = static_cast<int>(fields.integer("priority", -1000, 0).value_or(0));
   request.ignore_stop_tokens = fields.boolean("ignore_eos").value_or(false);
-  double seconds = service.options().request_seconds;
-  if (const auto timeout = fields.number("timeout", 0.001, 1e6)) seconds = std::min(seconds, *timeout);
-  request.deadline = place.arrival + std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+  request.deadline = place.deadline();
+  if (const auto timeout = fields.number("timeout", 0.001, 1e6))
+    request.deadline =
+        std::min(*request.deadline, place.arrival + std::chrono::milliseconds(static_cast<int64_t>(*timeout * 1000)));
   call.stream = fields.boolean("stream").value_or(false);
   if (const OrderedJson* routing = fields.find("return_routing")) {
     call.routing_if_room = *routing == "if_room";

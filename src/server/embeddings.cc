@@ -77,13 +77,17 @@ void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> 
   int64_t tokens = 0;
   for (const auto& input : request.inputs) tokens += std::ssize(input);
   if (place->record) place->record->prompt_tokens = tokens;
-  request.cancelled = [exchange] { return exchange->gone(); };
+  request.cancelled = [exchange, deadline = place->deadline()] {
+    return exchange->gone() || engine::Clock::now() > deadline;
+  };
   request.on_done = [=, &service, base64 = format == "base64", ignored = shown_names(fields.unknown())](
                         std::vector<std::vector<float>> vectors, std::exception_ptr error) {
     // What a worker holds must be copyable.
     auto shared = std::make_shared<const std::vector<std::vector<float>>>(std::move(vectors));
     service.prepare(
         [=, &service] {
+          if (error && engine::Clock::now() > place->deadline())
+            return exchange->reply(ApiError(503, "The request's time ended before its vectors were made.", {}, "deadline").reply());
           if (error) return exchange->reply(api_error_of_run(error).reply());
           OrderedJson json = {{"object", "list"}, {"data", OrderedJson::array()}};
           for (size_t i = 0; i < shared->size(); ++i)

@@ -81,7 +81,7 @@ io::Image decode_source(ImageSource& source, const ImageSources& allowed, const 
   try {
     return io::decode_image(std::as_bytes(std::span(bytes)), source.field, limits);
   } catch (const Error& error) {
-    throw ApiError(400, error.what(), source.field, "invalid_image");
+    throw ApiError(422, error.what(), source.field, "invalid_image");
   }
 }
 

@@ -77,6 +77,7 @@ std::string Metrics::text(const engine::Engine& engine, int64_t open_connections
   f.set_total("puna_prompt_tokens_total", "Tokens of prompts that have started", number(stats.prompt_tokens));
   f.set_total("puna_prompt_tokens_reused_total", "Of these, taken from the cache", number(stats.reused_tokens));
   f.set_total("puna_generated_tokens_total", "Tokens generated", number(stats.generated_tokens));
+  f.set_total("puna_embedded_tokens_total", "Tokens of texts that were made vectors of", number(stats.embedded_tokens));
   f.set_total("puna_drafted_tokens_total", "Tokens guessed by speculation", number(stats.drafted_tokens));
   f.set_total("puna_accepted_tokens_total", "Of these, kept", number(stats.accepted_tokens));
   f.set_total("puna_preemptions_total", "Completions put off for lack of room", number(stats.preemptions));

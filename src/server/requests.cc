@@ -57,10 +57,12 @@ OrderedJson Requests::running(int owner) {
 
 std::shared_ptr<Requests::Share> Requests::reserve(int64_t bytes) {
   const std::lock_guard lock(mutex_);
-  while (!kept_.empty() && held_bytes_ + bytes > most_bytes_) kept_.pop_back();
-  if (held_bytes_ + bytes > most_bytes_)
+  int64_t running = held_bytes_;
+  for (const auto& [kept, share] : kept_) running -= share->bytes();
+  if (running + bytes > most_bytes_)
     throw ApiError(429, "Too many requests with 'return_routing' are running; try again soon, or leave it out",
                    "return_routing", "too_many_requests");
+  while (!kept_.empty() && held_bytes_ + bytes > most_bytes_) kept_.pop_back();
   held_bytes_ += bytes;
   return std::make_shared<Share>(*this, bytes);
 }

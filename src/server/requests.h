@@ -61,6 +61,7 @@ class Requests {
     ~Share() { requests_.give_back(bytes_); }
     Share(const Share&) = delete;
     Share& operator=(const Share&) = delete;
+    int64_t bytes() const { return bytes_; }
 
    private:
     Requests& requests_;

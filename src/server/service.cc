@@ -47,6 +47,10 @@ Service::Place::~Place() {
   --service_.num_alive_;
 }
 
+engine::Clock::time_point Service::Place::deadline() const {
+  return arrival + std::chrono::milliseconds(static_cast<int64_t>(service_.options_.request_seconds * 1000));
+}
+
 void Service::Place::release() {
   service_.num_places_ -= std::exchange(held_, 0);
   key_use.reset();
@@ -134,13 +138,12 @@ Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOpti
   const std::vector<text::ImageTiles> least(conversation.images.size(), {1, 1, tile_tokens});
   auto tokens = std::ssize(text::encode_chat(*loaded_.tokenizer, messages, least, options));
   check(tokens);
-  const auto latest = place.arrival + std::chrono::milliseconds(static_cast<int64_t>(options_.request_seconds * 1000));
   std::vector<engine::EncodedImage> images;
   std::vector<text::ImageTiles> all_tiles;
   for (ImageSource& source : conversation.images) {
     if (stopping()) throw ApiError(503, "The server is shutting down.", {}, "shutting_down");
     if (place.gone && place.gone()) throw ApiError(503, "The client has left.", {}, "cancelled");
-    if (engine::Clock::now() > latest)
+    if (engine::Clock::now() > place.deadline())
       throw ApiError(503, "The request's time ended before its pictures were read.", {}, "deadline");
     const io::Image image = decode_source(source, options_.images, place.uploads, draining_);
     const auto geometry = media::tile_geometry(image.height, image.width, loaded_.image_processor);
@@ -151,7 +154,7 @@ Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOpti
     try {
       images.push_back(engine::encode_image(loaded_, image));
     } catch (const Error& error) {
-      throw ApiError(400, error.what(), source.field, "invalid_image");
+      throw ApiError(422, error.what(), source.field, "invalid_image");
     }
   }
   return {engine::chat_prompt(loaded_, messages, images, options), std::move(all_tiles)};

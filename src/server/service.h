@@ -55,6 +55,8 @@ class Service {
     /// A request of several answers holds as many places. Throws ApiError 429 when there are not so many, unless it is
     /// alone.
     void count_answers(int64_t answers);
+    /// When its time ends (ServiceOptions::request_seconds).
+    engine::Clock::time_point deadline() const;
     /// Gives back what counts against limits, before the client learns that its answer is there.
     void release();
 
@@ -70,7 +72,7 @@ class Service {
     Service& service_;
     int64_t held_ = 1;
   };
-  /// Thrown by prompt_of() where pictures would hold up small requests: the work belongs to Lane::kLarge.
+  /// Thrown by work that would hold up small requests, as reading pictures would: it belongs to Lane::kLarge.
   struct LargeWork {};
   /// Throws ApiError 429 when there is none, 503 once stopping.
   std::shared_ptr<Place> take_place();

@@ -70,6 +70,29 @@ TEST(Embedding, AnswersGoOnBesideIt) {
   EXPECT_EQ(engine.run(*ticket).completions[0].tokens, alone);
 }
 
+TEST(Embedding, HasTheRowsThatAnswersLeave) {
+  const LoadedModel loaded = tiny_model();
+  EngineOptions options;
+  options.step_tokens = 16;
+  Engine engine(loaded, options);
+  bool done = false;
+  EmbeddingRequest request;
+  request.inputs = {random_tokens(100, 2)};
+  request.on_done = [&](auto, const std::exception_ptr&) { done = true; };
+  engine.embed(request);
+  engine.step();
+  EXPECT_EQ(engine.stats().embedded_tokens, 16);
+  const auto ticket = engine.submit(test::request_of(random_tokens(40, 1), 30));
+  for (const int64_t expected : {16 + 4, 16 + 8, 16 + 8 + 8}) {  // a prompt of 16, 16 and 8 rows
+    engine.step();
+    EXPECT_EQ(engine.stats().embedded_tokens, expected);
+  }
+  engine.step();
+  EXPECT_EQ(engine.stats().embedded_tokens, 16 + 8 + 8 + 15);  // an answer takes one
+  while (!done) engine.step();
+  EXPECT_EQ(engine.stats().embedded_tokens, 100);
+}
+
 TEST(Embedding, WrongInputsAreRefusedAndCancelledOnesEnd) {
   const LoadedModel loaded = tiny_model();
   Engine engine(loaded, {});

@@ -1,85 +1,23 @@
 // The server over a tiny model, all in this process: many clients at once that stream, leave, ask wrongly, load
 // adapters and see the model replaced. What a thread sanitizer is to look at.
-#include "server/api.h"
-
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <thread>
 #include <vector>
 
-#include "base/json.h"
-#include "tests/engine/tiny.h"
-#include "tests/http/support.h"
-#include "tests/text/tiny_tokenizer.h"
+#include "tests/server/serving.h"
 
 namespace puna::server {
 namespace {
 
 using http::test::body_of;
 using http::test::Client;
-using http::test::post;
-using http::test::RunningServer;
 using http::test::status_of;
-
-/// A model with its service, as long as somebody holds the service.
-struct Loaded {
-  explicit Loaded(uint64_t seed, ServiceOptions options)
-      : model([&] {
-          auto tokenizer = text::Tokenizer::from_hf_json(test::tiny_tokenizer_json(), "tiny");
-          engine::LoadedModel loaded =
-              test::tiny_model({.seed = seed, .vocab_size = tokenizer->vocab_size(), .context = 512});
-          loaded.tokenizer = std::move(tokenizer);
-          return loaded;
-        }()),
-        service(model, std::move(options)) {}
-
-  engine::LoadedModel model;
-  Service service;
-};
-
-std::shared_ptr<Service> load_service(uint64_t seed, int64_t max_requests = 1024) {
-  ServiceOptions options;
-  options.model_id = "tiny";
-  options.engine.step_tokens = 64;
-  options.max_requests = max_requests;
-  options.engine.cache_bytes = int64_t{64} << 20;
-  const auto loaded = std::make_shared<Loaded>(seed, options);
-  return {loaded, &loaded->service};
-}
-
-class Serving {
- public:
-  explicit Serving(std::shared_ptr<Service> service)
-      : api_(std::move(service), options()),
-        running_([this](const http::Request& request, const std::shared_ptr<http::Exchange>& exchange) {
-          api_.handle(request, exchange);
-        }) {}
-  ~Serving() {
-    running_.server().stop();
-    running_.join();
-    api_.service()->stop();
-  }
-  static ApiOptions options() {
-    ApiOptions options;
-    options.loopback = false;
-    return options;
-  }
-  Api& api() { return api_; }
-  uint16_t port() const { return running_.port(); }
-
- private:
-  Api api_;
-  RunningServer running_;
-};
-
-std::string json_post(std::string_view path, const OrderedJson& body) {
-  return post(path, body.dump(), "Content-Type: application/json\r\n");
-}
-
-OrderedJson completion(std::string_view prompt, int64_t tokens, bool stream) {
-  return {{"prompt", prompt}, {"max_tokens", tokens}, {"temperature", 0}, {"ignore_eos", true}, {"stream", stream}};
-}
+using test::completion;
+using test::json_post;
+using test::load_service;
+using test::Serving;
 
 std::string text_of(Client& client, const OrderedJson& body) {
   client.send(json_post("/v1/completions", body));
