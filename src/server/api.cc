@@ -117,7 +117,7 @@ Api::Api(std::shared_ptr<Service> service, ApiOptions options)
     : current_(std::move(service)), options_(std::move(options)), meter_(options_.keys) {}
 
 void Api::handle(const http::Request& request, const Exchange& exchange) {
-  Incoming asked{.request = request, .exchange = exchange, .service = service()};
+  Incoming asked{request, exchange, service(), -1, {}};
   if (options_.log) asked.record = options_.log->begin(request.method, request.path.substr(0, 200), request.peer);
   http::Headers headers = cors_headers(request);
   headers.emplace_back("X-Request-Id", request_id(request));
@@ -145,7 +145,8 @@ std::shared_ptr<Service> Api::replace(std::shared_ptr<Service> service) {
   return service;
 }
 
-void Api::route(const Incoming& asked) {
+void Api::route(Incoming& asked) {
+  const http::Request& request = asked.request;
   if (options_.loopback && !names_this_machine(request.header("host")))
     throw ApiError(
         403, "Only requests for this machine's own name are answered; start the server with --host to change that");

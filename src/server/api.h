@@ -44,7 +44,7 @@ class Api {
     const http::Request& request;
     Exchange exchange;
     std::shared_ptr<Service> service;       // that answers it
-    int owner = -1;                         // whose key asks, for what is told to its owner alone; -1: no keys in force
+    int owner;                              // whose key asks, for what is told to its owner alone; -1: no keys in force
     std::shared_ptr<RequestRecord> record;  // null: no log is kept
   };
   struct Route {
