@@ -10,9 +10,9 @@
 
 namespace puna::http {
 
-/// {"type":"error","error":{"message":...,"type":...,"param":null,"code":null}}, which clients of OpenAI and of Anthropic both
-/// understand; the inner type is server_error from 500 on, before that
-/// invalid_request_error. 503 has Retry-After.
+/// {"type":"error","error":{"message":...,"type":...,"param":null,"code":null}}, which clients of OpenAI and of
+/// Anthropic both understand; the inner type is server_error from 500 on, before that invalid_request_error. 503 has
+/// Retry-After.
 Reply error_reply(int status, std::string_view message);
 
 struct Framing {

@@ -342,12 +342,12 @@ void Api::tokenizer_info(const Incoming& asked) {
     return tokenizer.special(special) ? OrderedJson(special) : OrderedJson(nullptr);
   };
   reply(asked.exchange, {{"tokenizer_class", "PreTrainedTokenizerFast"},
-                   {"vocab_size", tokenizer.vocab_size()},
-                   {"bos_token", name("<|begin_of_text|>")},
-                   {"eos_token", name("<|eot|>")},
-                   {"pad_token", name("<|finetune_right_pad|>")},
-                   {"model_max_length", asked.service->loaded().config().text.max_position_embeddings},
-                   {"chat_template", nullptr}});
+                         {"vocab_size", tokenizer.vocab_size()},
+                         {"bos_token", name("<|begin_of_text|>")},
+                         {"eos_token", name("<|eot|>")},
+                         {"pad_token", name("<|finetune_right_pad|>")},
+                         {"model_max_length", asked.service->loaded().config().text.max_position_embeddings},
+                         {"chat_template", nullptr}});
 }
 
 void Api::apply_template(const Incoming& asked) {

@@ -9,9 +9,9 @@ namespace puna::server {
 
 void Api::requests(const Incoming& asked) {
   reply(asked.exchange, {{"object", "list"},
-                   {"model", asked.service->options().model_id},
-                   {"data", asked.service->requests().running(asked.owner)},
-                   {"engine", engine_json(asked.service->engine().stats())}});
+                         {"model", asked.service->options().model_id},
+                         {"data", asked.service->requests().running(asked.owner)},
+                         {"engine", engine_json(asked.service->engine().stats())}});
 }
 
 void Api::routing(const Incoming& asked) {
@@ -21,14 +21,16 @@ void Api::routing(const Incoming& asked) {
     throw ApiError(404, fmt::format("There is no {}; did you mean {}ID/routing?", path.substr(0, 200), kBefore));
   const std::string id(path.substr(kBefore.size(), path.size() - kBefore.size() - kAfter.size()));
   auto kept = asked.service->requests().find(id, asked.owner);
-  asked.service->prepare([this, exchange = asked.exchange, kept = std::move(kept), place = asked.service->take_place()] {
-    if (exchange->gone()) return;
-    try {
-      reply(exchange, routing_json(*kept, place->service().loaded()));
-    } catch (...) {
-      exchange->reply(api_error_of(std::current_exception()).reply());
-    }
-  }, Service::Lane::kLarge);
+  asked.service->prepare(
+      [this, exchange = asked.exchange, kept = std::move(kept), place = asked.service->take_place()] {
+        if (exchange->gone()) return;
+        try {
+          reply(exchange, routing_json(*kept, place->service().loaded()));
+        } catch (...) {
+          exchange->reply(api_error_of(std::current_exception()).reply());
+        }
+      },
+      Service::Lane::kLarge);
 }
 
 }  // namespace puna::server

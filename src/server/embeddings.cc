@@ -87,7 +87,8 @@ void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> 
     service.prepare(
         [=, &service] {
           if (error && engine::Clock::now() > place->deadline())
-            return exchange->reply(ApiError(503, "The request's time ended before its vectors were made.", {}, "deadline").reply());
+            return exchange->reply(
+                ApiError(503, "The request's time ended before its vectors were made.", {}, "deadline").reply());
           if (error) return exchange->reply(api_error_of_run(error).reply());
           OrderedJson json = {{"object", "list"}, {"data", OrderedJson::array()}};
           for (size_t i = 0; i < shared->size(); ++i)

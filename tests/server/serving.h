@@ -19,7 +19,7 @@ struct Loaded {
       : model([&] {
           auto tokenizer = text::Tokenizer::from_hf_json(puna::test::tiny_tokenizer_json(), "tiny");
           engine::LoadedModel loaded =
-              puna::test::tiny_model({.seed = seed, .vocab_size = tokenizer->vocab_size(), .context = 512});
+              puna::test::tiny_model({.seed = seed, .vocab_size = tokenizer->vocab_size(), .context = 4096});
           loaded.tokenizer = std::move(tokenizer);
           return loaded;
         }()),

@@ -27,6 +27,8 @@ OrderedJson shape_of(const OrderedJson& json, const std::string& name = "") {
   if (json.is_string()) return is_fixed(name) ? json : OrderedJson("text");
   if (json.is_number()) return 0;
   OrderedJson shape = json;
+  // Of /v1/completions: by token.
+  if (json.is_object() && name == "top_logprobs" && !json.contains("logprob")) return {{"text", 0}};
   if (json.is_object())
     for (auto& [key, value] : shape.items()) value = shape_of(value, key);
   if (json.is_array()) {
@@ -72,10 +74,13 @@ std::string answers() {
     all += shapes_of(body_of(client.receive_answer())) + "\n";
   };
   const OrderedJson messages = OrderedJson::array({{{"role", "user"}, {"content", "hello"}}});
-  const OrderedJson parameters = {{"type", "object"}, {"properties", {{"a", {{"enum", {1}}}}}}, {"required", {"a"}},
+  const OrderedJson parameters = {{"type", "object"},
+                                  {"properties", {{"a", {{"enum", {1}}}}}},
+                                  {"required", {"a"}},
                                   {"additionalProperties", false}};
   for (const bool stream : {false, true}) {
-    OrderedJson chat = {{"messages", messages}, {"max_tokens", 6}, {"seed", 1}, {"ignore_eos", true}, {"stream", stream}};
+    OrderedJson chat = {
+        {"messages", messages}, {"max_tokens", 6}, {"seed", 1}, {"ignore_eos", true}, {"stream", stream}};
     if (stream) chat["stream_options"] = {{"include_usage", true}};
     ask("/v1/chat/completions", chat);
     chat["logprobs"] = true;
@@ -85,16 +90,21 @@ std::string answers() {
     tools["tools"] = {{{"type", "function"}, {"function", {{"name", "f"}, {"parameters", parameters}}}}};
     tools["tool_choice"] = "required";
     ask("/v1/chat/completions", tools);
-    ask("/v1/completions", {{"prompt", "hello"}, {"max_tokens", 4}, {"seed", 1}, {"echo", true}, {"logprobs", 1},
-                            {"ignore_eos", true}, {"stream", stream}});
+    ask("/v1/completions", {{"prompt", "hello"},
+                            {"max_tokens", 4},
+                            {"seed", 1},
+                            {"echo", !stream},
+                            {"logprobs", 1},
+                            {"ignore_eos", true},
+                            {"stream", stream}});
     ask("/v1/responses", {{"input", "hello"}, {"max_output_tokens", 16}, {"temperature", 0}, {"stream", stream}});
     ask("/v1/responses", {{"input", "hello"},
                           {"max_output_tokens", 100},
                           {"tools", {{{"type", "function"}, {"name", "f"}, {"parameters", parameters}}}},
                           {"tool_choice", "required"},
                           {"stream", stream}});
-    ask("/v1/messages", {{"model", "tiny"}, {"messages", messages}, {"max_tokens", 6}, {"temperature", 0},
-                         {"stream", stream}});
+    ask("/v1/messages",
+        {{"model", "tiny"}, {"messages", messages}, {"max_tokens", 6}, {"temperature", 0}, {"stream", stream}});
     ask("/v1/messages", {{"model", "tiny"},
                          {"messages", messages},
                          {"max_tokens", 100},

@@ -8,9 +8,9 @@
 namespace puna::test {
 namespace {
 
-const std::vector<std::string> kSpecials = {"<|begin_of_text|>", "<|end_of_text|>", "<|header_start|>",
-                                            "<|header_end|>",    "<|eom|>",         "<|eot|>",
-                                            "<|image|>",         "<|image|>x"};
+const std::vector<std::string> kSpecials = {
+    "<|begin_of_text|>", "<|end_of_text|>", "<|header_start|>", "<|header_end|>",   "<|eom|>",
+    "<|eot|>",           "<|image|>",       "<|image|>x",       "<|python_start|>", "<|python_end|>"};
 
 struct MergePair {
   std::string left, right;

@@ -125,7 +125,7 @@ std::string json_error(const Json& json) {
 
 TEST(TokenizerJson, OpensTheTinyOne) {
   const auto tokenizer = Tokenizer::from_hf_json(test::tiny_tokenizer_json(), "t.json");
-  EXPECT_EQ(tokenizer->vocab_size(), 256 + 20 + 8);
+  EXPECT_EQ(tokenizer->vocab_size(), 256 + 20 + 10);
   const auto ids = tokenizer->encode("user and the");
   EXPECT_EQ(ids.size(), 3u);
   EXPECT_EQ(tokenizer->decode(ids), "user and the");
