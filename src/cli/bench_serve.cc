@@ -183,7 +183,7 @@ Measured measure(const ServeBenchFlags& flags, const engine::LoadedModel& loaded
       result.whole += streams.whole;
       result.streams += flags.streams;
       if (result.first_wrong.empty()) result.first_wrong = streams.first_wrong;
-      result.handling = bound_of(running.service().metrics()->text(running.service().engine(), 0),
+      result.handling = bound_of(running.service().metrics()->text(running.service(), http::ServerStats()),
                                  "puna_token_handling_seconds", 0.99);
       if (flags.idle > 0 && round + 1 == flags.rounds) result.idle_bytes = measure_idle(running, flags.idle, idle);
     }

@@ -121,6 +121,16 @@ void block_reload_signal() {
   pthread_sigmask(SIG_BLOCK, &wanted, nullptr);
 }
 
+/// As browsers send it: scheme, host and port alone.
+std::string checked_origin(std::string origin) {
+  if (origin.ends_with('/')) origin.pop_back();
+  const size_t host = origin.find("://");
+  if (origin != "*" && (host == std::string::npos || host == 0 || host + 3 == origin.size() ||
+                        origin.find_first_of("/?#@ ", host + 3) != std::string::npos))
+    throw UsageError("--origin", fmt::format("is '{}'; expected SCHEME://HOST or SCHEME://HOST:PORT, or *", origin));
+  return origin;
+}
+
 void run_serve(const ServeFlags& flags) {
   block_reload_signal();  // before there are threads, which take it over
   for (const std::string& named : flags.adapters)
@@ -139,7 +149,7 @@ void run_serve(const ServeFlags& flags) {
   server::ApiOptions api_options;
   api_options.log = &request_log;
   if (!flags.keys.empty()) api_options.keys = server::Keys(flags.keys);
-  api_options.origins = flags.origins;
+  for (const std::string& origin : flags.origins) api_options.origins.push_back(checked_origin(origin));
   api_options.loopback = is_loopback(flags.host);
 
   server::Api api(load_service(flags), std::move(api_options));
@@ -147,11 +157,12 @@ void run_serve(const ServeFlags& flags) {
   http::ServerOptions http_options;
   http_options.address = flags.host;
   http_options.port = flags.port;
+  http_options.takes_body = [&](const http::Request& request) { return api.takes_body(request); };
   if (!flags.certificate.empty()) http_options.tls = http::Tls{flags.certificate, flags.key};
   http::Server server(http_options, [&](const http::Request& request, const std::shared_ptr<http::Exchange>& exchange) {
     api.handle(request, exchange);
   });
-  api.open_connections = [&] { return server.stats().open_connections; };
+  api.connections = [&] { return server.stats(); };
 
   running = &server;
   drain_time = std::chrono::seconds(flags.drain_seconds);
@@ -180,7 +191,10 @@ void add_serve(CLI::App& app) {
   command->add_option("--host", flags->host, "Address to listen on; 0.0.0.0: all of this machine")
       ->type_name("ADDRESS")
       ->capture_default_str();
-  command->add_option("--port", flags->port, "0: any free one")->type_name("N")->capture_default_str();
+  command->add_option("--port", flags->port, "0: any free one")
+      ->type_name("N")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
   command->add_option("--name", flags->name, "What requests call the model; default: the name of its directory")
       ->type_name("NAME");
   command->add_option("--keys", flags->keys, "Ask for a key: a file of their SHA-256, one a line, with limits")

@@ -32,7 +32,7 @@ void check_images(const LoadedModel& loaded, size_t count) {
     fail(loaded.name, "is a text-only model and cannot take images; leave out --image, or use a model with vision");
   if (count > 0 && loaded.config().image_token_id < 0)
     fail(loaded.name, "config.json names no <|patch|> token (image_token_index), so that it cannot take images");
-  if (count > kMaxImages) fail("--image", "{} images in one prompt; the limit is {}", count, kMaxImages);
+  if (count > kMaxImages) fail(loaded.name, "takes at most {} images in one prompt; these are {}", kMaxImages, count);
 }
 
 std::vector<uint64_t> content_keys(const LoadedModel& loaded, const Prompt& prompt) {

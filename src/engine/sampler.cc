@@ -134,7 +134,7 @@ size_t Sampler::adjust(std::span<const float> logits, std::span<const uint64_t> 
   }
   const size_t best = checked_argmax(logits_);
   if (std::isinf(logits_[best]))
-    fail("sampler", "no token is left: {} excludes all of them",
+    fail("sampling settings", "no token is left: {} excludes all of them",
          mask.empty() ? "the logit bias" : "the grammar, with the logit bias,");
   return best;
 }

@@ -185,9 +185,10 @@ std::optional<Refusal> Connection::parse(RequestParser& parser) {
   return std::nullopt;
 }
 
-void Connection::begin_body(const RequestParser& parser) {
+void Connection::begin_body(RequestParser& parser) {
   phase_ = Phase::kBody;
   deadline_ = Clock::now() + server_.limits.body_time;
+  if (!parser.done() && server_.takes_body && !server_.takes_body(parser.head())) return parser.drop_body();
   if (*server_.body_bytes + parser.announced_body_bytes() > server_.limits.all_bodies_bytes)
     throw Refusal(503, "the requests under way leave no memory for this one's body; try again");
   if (parser.expects_continue() && in_.empty()) {

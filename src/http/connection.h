@@ -23,6 +23,7 @@ namespace puna::http {
 struct ServerState {
   Limits limits;
   Handler handler;
+  std::function<bool(const Request&)> takes_body;
   bool draining = false;
   /// Of all requests, by whoever still holds one.
   std::shared_ptr<std::atomic<int64_t>> body_bytes = std::make_shared<std::atomic<int64_t>>(0);
@@ -57,7 +58,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   boost::asio::awaitable<void> wait(Clock::time_point until);
 
   std::optional<Refusal> parse(RequestParser& parser);
-  void begin_body(const RequestParser& parser);
+  void begin_body(RequestParser& parser);
   void hold_body(int64_t bytes);
   std::shared_ptr<void> pass_on_body();
   std::optional<Refusal> out_of_time() const;

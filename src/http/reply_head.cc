@@ -80,7 +80,8 @@ Reply error_reply(int status, std::string_view message) {
   error["type"] = status >= 500 ? "server_error" : "invalid_request_error";
   error["param"] = nullptr;
   error["code"] = nullptr;
-  reply.body = OrderedJson{{"type", "error"}, {"error", std::move(error)}}.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+  reply.body = OrderedJson{{"type", "error"}, {"error", std::move(error)}}.dump(-1, ' ', false,
+                                                                                OrderedJson::error_handler_t::replace);
   if (status == 503) reply.headers.emplace_back("Retry-After", "1");
   return reply;
 }

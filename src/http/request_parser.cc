@@ -72,7 +72,7 @@ struct RequestParser::State {
   bhttp::request_parser<StringBody> parser;
   int64_t header_bytes, body_bytes;
   size_t header_taken = 0;
-  bool begun = false, expects_continue = false;
+  bool begun = false, expects_continue = false, dropped = false;
   Request request;
 
   void count_header(size_t taken, size_t waiting);
@@ -155,14 +155,21 @@ void RequestParser::State::keep_header() {
 }
 
 bool RequestParser::header_done() const { return state_->parser.is_header_done(); }
-bool RequestParser::done() const { return state_->parser.is_done(); }
+bool RequestParser::done() const { return state_->dropped || state_->parser.is_done(); }
+const Request& RequestParser::head() const { return state_->request; }
+
+void RequestParser::drop_body() {
+  state_->dropped = true;
+  discard_body();
+}
+
 bool RequestParser::expects_continue() const { return state_->expects_continue; }
 
 int64_t RequestParser::announced_body_bytes() const {
   return static_cast<int64_t>(state_->parser.content_length().value_or(0));
 }
 
-bool RequestParser::keep_alive() const { return state_->parser.keep_alive(); }
+bool RequestParser::keep_alive() const { return !state_->dropped && state_->parser.keep_alive(); }
 bool RequestParser::is_http_1_0() const { return state_->parser.get().version() < 11; }
 bool RequestParser::is_head() const { return state_->request.method == "HEAD"; }
 int64_t RequestParser::body_bytes() const { return static_cast<int64_t>(state_->parser.get().body().size()); }

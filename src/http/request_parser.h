@@ -37,6 +37,11 @@ class RequestParser {
 
   // From the end of the header on.
 
+  /// Without its body.
+  const Request& head() const;
+  /// As if the body were empty; what follows on the connection is not to be read as requests.
+  void drop_body();
+
   /// The client waits for "100 Continue" before it sends the body.
   bool expects_continue() const;
   /// 0 when the header does not say it.

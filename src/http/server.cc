@@ -133,6 +133,7 @@ Server::Impl::Impl(const ServerOptions& options, Handler handler)
       cut_timer_(io_) {
   state_.limits = options.limits;
   state_.handler = std::move(handler);
+  state_.takes_body = options.takes_body;
   state_.received.resize(kReadBytes);
   port_ = acceptor_.local_endpoint().port();
   raise_descriptor_limit();

@@ -31,6 +31,9 @@ struct Tls {
 };
 
 struct ServerOptions {
+  /// Asked once a request's header has come, of it without its body: false passes it on as it is, without reading the
+  /// body, and the connection ends after the answer. Empty: all bodies are read.
+  std::function<bool(const Request&)> takes_body;
   std::string address = "127.0.0.1";
   uint16_t port = 8080;  // 0: any free one
   std::optional<Tls> tls;

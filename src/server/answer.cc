@@ -11,6 +11,7 @@
 namespace puna::server {
 namespace {
 
+constexpr int64_t kMostListed = 2'000'000;         // log-probabilities in one answer
 constexpr size_t kMuchUnsent = size_t{256} << 10;  // bytes; beyond, the answer waits for its client
 constexpr size_t kMostUnsent = size_t{4} << 20;    // bytes; a client that reads no more than that is given up
 
@@ -80,9 +81,19 @@ class Answer : public std::enable_shared_from_this<Answer> {
 
   void check_lengths() const {
     const int64_t context = service_.loaded().config().text.max_position_embeddings;
+    int64_t listed = 0;  // tokens with their alternatives that the answer would hold
     for (const engine::Request& request : call_.requests) {
       const int64_t tokens = std::ssize(request.prompt.tokens);
       if (context > 0 && tokens >= context) throw too_long(tokens, context, prompt_field(call_.form));
+      const int64_t room = context > 0 ? context - tokens : kMostListed + 1;
+      listed += tokens * (request.prompt_logprobs + 1) +
+                request.completions * std::min(request.max_tokens, room) * (call_.top_logprobs + 1);
+      if (listed > kMostListed)
+        throw ApiError(400,
+                       fmt::format("The answer could list more than {} log-probabilities; ask for fewer tokens, "
+                                   "completions or alternatives",
+                                   kMostListed),
+                       call_.form == CallForm::kChat ? "top_logprobs" : "logprobs");
     }
   }
 

@@ -40,6 +40,13 @@ struct AnswerState {
   const engine::Generation& generation(size_t choice) const {
     return responses[choice / completions()].completions[choice % completions()];
   }
+  /// Whether a limit ended it, or the model in the middle of a call: clients must not take the call as whole.
+  bool is_cut(size_t choice) const {
+    const engine::StopReason reason = generation(choice).reason;
+    const bool stopped = reason == engine::StopReason::kStopToken || reason == engine::StopReason::kStopString;
+    const auto& parser = choices[choice].parser;
+    return !stopped || (parser && !parser->complete());
+  }
 };
 
 class AnswerWriter {

@@ -11,6 +11,7 @@
 #include "server/multipart.h"
 #include "server/page.h"
 #include "server/result_json.h"
+#include "server/tools.h"
 
 namespace puna::server {
 namespace {
@@ -84,6 +85,16 @@ std::string request_id(const http::Request& request) {
   return plain && !given.empty() && given.size() <= 128 ? std::string(given) : new_id("req_");
 }
 
+/// As /v1/chat/completions would give it to the model: `messages`, `tools`, `tool_choice`, `add_generation_prompt`.
+engine::Prompt read_chat_prompt(Fields& fields, const Service::Place& place) {
+  const OrderedJson* messages = fields.find("messages");
+  if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
+  text::ChatOptions options;
+  options.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
+  options.tools = read_tools(fields).definitions;
+  return place.service().prompt_of(read_messages(*messages, "messages"), std::move(options), place, "messages").prompt;
+}
+
 ErrorForm error_form_of(const std::string& path) {
   return path.starts_with("/v1/messages") ? ErrorForm::kAnthropic : ErrorForm::kOpenAi;
 }
@@ -145,13 +156,26 @@ std::shared_ptr<Service> Api::replace(std::shared_ptr<Service> service) {
   return service;
 }
 
-void Api::route(Incoming& asked) {
-  const http::Request& request = asked.request;
+bool Api::takes_body(const http::Request& request) const {
+  try {
+    check_source(request);
+  } catch (const ApiError&) {
+    return false;  // and route() says so
+  }
+  return options_.keys.empty() || options_.keys.find(key_of(request)) >= 0;
+}
+
+void Api::check_source(const http::Request& request) const {
   if (options_.loopback && !names_this_machine(request.header("host")))
     throw ApiError(
         403, "Only requests for this machine's own name are answered; start the server with --host to change that");
   if (!request.header("origin").empty() && !is_own_origin(request) && cors_headers(request).empty())
     throw ApiError(403, "Pages of this origin may not ask; start the server with --origin to let them");
+}
+
+void Api::route(Incoming& asked) {
+  const http::Request& request = asked.request;
+  check_source(request);
   if (request.method == "OPTIONS")
     return asked.exchange->reply({.status = 204, .body = {}, .content_type = {}, .headers = {}});
   if (reply_page(request, *asked.exchange)) return;
@@ -206,14 +230,18 @@ void Api::check_caller(Incoming& asked, const Route& route) {
   if (asked.record) asked.record->key = options_.keys[asked.owner].name;
 }
 
-void Api::reply(const Exchange& exchange, const OrderedJson& json) {
+void Api::reply(const Exchange& exchange, const OrderedJson& json, const std::vector<std::string>& unknown) {
   http::Reply reply;
+  if (const std::string names = shown_names(unknown); !names.empty())
+    reply.headers.emplace_back("X-Puna-Ignored", names);
   reply.body = dump(json);
   exchange->reply(std::move(reply));
 }
 
 void Api::with_body(const Incoming& asked, Work work) {
   const http::Request& request = asked.request;
+  if (const auto coding = request.header("content-encoding"); !coding.empty() && lower(coding) != "identity")
+    throw ApiError(415, fmt::format("Content-Encoding is '{}'; send the body as it is", coding.substr(0, 80)));
   const std::string form_type = is_multipart(request) ? std::string(request.header("content-type")) : std::string();
   const Place place = asked.service->take_place();
   place->key_use = meter_.take(asked.owner);
@@ -262,7 +290,7 @@ void Api::health(const Incoming& asked) { reply(asked.exchange, {{"status", "ok"
 void Api::metrics(const Incoming& asked) {
   http::Reply reply;
   reply.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  reply.body = asked.service->metrics()->text(asked.service->engine(), open_connections());
+  reply.body = asked.service->metrics()->text(*asked.service, connections());
   asked.exchange->reply(std::move(reply));
 }
 
@@ -292,13 +320,14 @@ void Api::tokenize(const Incoming& asked) {
     std::vector<text::TokenId> tokens;
     const Service& service = place->service();
     const text::Tokenizer& tokenizer = *service.loaded().tokenizer;
-    if (const OrderedJson* messages = fields.find("messages")) {
-      tokens = service.prompt_of(read_messages(*messages, "messages"), {}, *place, "messages").prompt.tokens;
+    if (fields.find("messages")) {
+      tokens = read_chat_prompt(fields, *place).tokens;
     } else {
       // Both names that clients use.
       auto text = fields.text("prompt");
       if (!text) text = fields.text("content");
-      if (!text) throw ApiError(400, "'prompt' is missing", "prompt", "missing_required_parameter");
+      if (!text)
+        throw ApiError(400, "'prompt', 'content' or 'messages' is missing", "prompt", "missing_required_parameter");
       // As the clients of the two names expect: vLLM adds by default, llama.cpp does not.
       const bool add = fields.boolean("add_special_tokens")
                            .value_or(fields.boolean("add_special").value_or(body.contains("prompt")));
@@ -310,9 +339,11 @@ void Api::tokenize(const Incoming& asked) {
       }
     }
     if (std::ssize(tokens) > kMostTokensShown) throw ApiError(413, "The text has too many tokens to list");
-    reply(exchange, {{"count", tokens.size()},
-                     {"max_model_len", service.loaded().config().text.max_position_embeddings},
-                     {"tokens", tokens}});
+    reply(exchange,
+          {{"count", tokens.size()},
+           {"max_model_len", service.loaded().config().text.max_position_embeddings},
+           {"tokens", tokens}},
+          fields.unknown());
   });
 }
 
@@ -332,7 +363,7 @@ void Api::detokenize(const Incoming& asked) {
       ids.push_back(static_cast<text::TokenId>(value));
     }
     const std::string text = service.loaded().tokenizer->decode(ids);
-    reply(exchange, {{"prompt", text}, {"content", text}});
+    reply(exchange, {{"prompt", text}, {"content", text}}, fields.unknown());
   });
 }
 
@@ -353,12 +384,8 @@ void Api::tokenizer_info(const Incoming& asked) {
 void Api::apply_template(const Incoming& asked) {
   with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     Fields fields(body);
-    const OrderedJson* messages = fields.find("messages");
-    if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
-    text::ChatOptions options;
-    options.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
-    const auto made = place->service().prompt_of(read_messages(*messages, "messages"), options, *place, "messages");
-    reply(exchange, {{"prompt", place->service().loaded().tokenizer->decode(made.prompt.tokens)}});
+    const engine::Prompt prompt = read_chat_prompt(fields, *place);
+    reply(exchange, {{"prompt", place->service().loaded().tokenizer->decode(prompt.tokens)}}, fields.unknown());
   });
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "http/exchange.h"
+#include "http/server.h"
 #include "server/api_error.h"
 #include "server/keys.h"
 #include "server/service.h"
@@ -28,13 +29,17 @@ class Api {
   /// Answers, at once or later. As http::Handler.
   void handle(const http::Request& request, const std::shared_ptr<http::Exchange>& exchange);
 
+  /// Whether the caller may have its body read, by the header alone: a key that is known, where keys are in force. As
+  /// http::ServerOptions::takes_body.
+  bool takes_body(const http::Request& request) const;
+
   /// What answers the next request. Any thread.
   std::shared_ptr<Service> service() const;
   /// Another service from now on; returns the one of before, whose requests still run. Any thread.
   std::shared_ptr<Service> replace(std::shared_ptr<Service> service);
 
   /// For /metrics.
-  std::function<int64_t()> open_connections = [] { return 0; };
+  std::function<http::ServerStats()> connections = [] { return http::ServerStats(); };
 
  private:
   using Exchange = std::shared_ptr<http::Exchange>;
@@ -60,9 +65,12 @@ class Api {
   static std::string known_path(const std::string& path);
   http::Headers cors_headers(const http::Request& request) const;
 
+  /// Throws ApiError for the name of another machine and for pages that may not ask.
+  void check_source(const http::Request& request) const;
   void route(Incoming& asked);
   void check_caller(Incoming& asked, const Route& route);
-  void reply(const Exchange& exchange, const OrderedJson& json);
+  /// `unknown`: fields that the request should not have, told in a header.
+  void reply(const Exchange& exchange, const OrderedJson& json, const std::vector<std::string>& unknown = {});
   /// Reads the body as JSON and answers, on a worker.
   using Work = std::function<void(const OrderedJson&, const Place&, const Exchange&)>;
   void with_body(const Incoming& asked, Work work);

@@ -52,7 +52,8 @@ ApiError api_error_of(const std::exception_ptr& error) {
 
 ApiError api_error_of_run(const std::exception_ptr& error) {
   ApiError result = api_error_of(error);
-  if (result.status == 400 && !std::string_view(result.what()).starts_with("[grammar")) {
+  const std::string_view message = result.what();
+  if (result.status == 400 && !message.starts_with("[grammar") && !message.starts_with("[sampling")) {
     spdlog::error("a request failed while it ran: {}", result.what());
     result.status = 500;
   }

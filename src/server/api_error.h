@@ -33,7 +33,8 @@ class ApiError : public std::runtime_error {
 
 /// What was thrown, as an ApiError: an Error is a wrong request (400), all else is our fault (500) and logged.
 ApiError api_error_of(const std::exception_ptr& error);
-/// The same of what was thrown while an accepted request ran: our fault, but for a grammar that cannot be followed.
+/// The same of what was thrown while an accepted request ran: our fault, but for a grammar or a logit
+/// bias that cannot be followed.
 ApiError api_error_of_run(const std::exception_ptr& error);
 
 }  // namespace puna::server

@@ -149,17 +149,15 @@ std::string read_model(Fields& fields, const Service& service, std::shared_ptr<c
                  "model", "model_not_found");
 }
 
-engine::Request read_common(Fields& fields, Service& service, const Service::Place& place, CompletionCall& call) {
+engine::Request read_common(Fields& fields, Service& service, Service::Place& place, CompletionCall& call) {
   engine::Request request;
   call.model = read_model(fields, service, request.adapter);
   read_sampling(fields, service.loaded(), request.sampling);
   read_stops(fields, service.loaded(), request);
   request.priority = static_cast<int>(fields.integer("priority", -1000, 0).value_or(0));
   request.ignore_stop_tokens = fields.boolean("ignore_eos").value_or(false);
+  place.seconds = fields.number("timeout", 0.001, 1e6).value_or(place.seconds);
   request.deadline = place.deadline();
-  if (const auto timeout = fields.number("timeout", 0.001, 1e6))
-    request.deadline =
-        std::min(*request.deadline, place.arrival + std::chrono::milliseconds(static_cast<int64_t>(*timeout * 1000)));
   call.stream = fields.boolean("stream").value_or(false);
   if (const OrderedJson* routing = fields.find("return_routing")) {
     call.routing_if_room = *routing == "if_room";

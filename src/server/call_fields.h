@@ -30,7 +30,7 @@ void read_stop_strings(Fields& fields, const std::string& name, engine::Request&
 /// `model`, or the server's own where there is none. `adapter`: the one that the name stands for. 404 for any other.
 std::string read_model(Fields& fields, const Service& service, std::shared_ptr<const engine::RequestAdapter>& adapter);
 /// Model, sampling, stops, deadline, streaming.
-engine::Request read_common(Fields& fields, Service& service, const Service::Place& place, CompletionCall& call);
+engine::Request read_common(Fields& fields, Service& service, Service::Place& place, CompletionCall& call);
 /// 415 where pictures of a form have no place.
 void refuse_uploads(const Service::Place& place);
 /// `n`

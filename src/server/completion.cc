@@ -9,7 +9,6 @@ namespace puna::server {
 namespace {
 
 constexpr size_t kMostPrompts = 256;
-constexpr int64_t kMostListed = 2'000'000;
 constexpr size_t kMostAnswers = 1024;  // of one request: prompts times n
 
 engine::Prompt tokens_prompt(const OrderedJson& ids, const std::string& path, const Service& service) {
@@ -95,16 +94,11 @@ CompletionCall read_completion_call(const OrderedJson& body, Service::Place& pla
     throw ApiError(400, fmt::format("'prompt' and 'n' ask for more than {} answers", kMostAnswers), "n");
   if (count > kMostPrompts)
     throw ApiError(400, fmt::format("'prompt' holds more than {} prompts", kMostPrompts), "prompt");
-  int64_t listed = 0;  // tokens with their alternatives that the answer would hold
   for (size_t i = 0; i < count; ++i) {
     engine::Request one = request;
     const OrderedJson& given = several ? (*prompt)[i] : *prompt;
     call.added_bos.push_back(
         read_prompt(given, several ? fmt::format("prompt[{}]", i) : "prompt", service, one.prompt));
-    listed += std::ssize(one.prompt.tokens) * (one.prompt_logprobs + 1);
-    if (listed > kMostListed)
-      throw ApiError(400, fmt::format("'echo' with 'logprobs' would list more than {} log-probabilities", kMostListed),
-                     "logprobs");
     call.requests.push_back(std::move(one));
   }
   call.unknown = fields.unknown();

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "http/fetch.h"
 #include "io/base64.h"
@@ -45,7 +47,7 @@ std::string file_bytes(std::string_view url, const std::string& field, const std
 }
 
 std::string source_bytes(const ImageSource& source, const ImageSources& allowed, const Uploads& uploads,
-                         const std::atomic<bool>& stop) {
+                         const std::atomic<bool>& stop, std::chrono::steady_clock::time_point until) {
   const std::string_view url = source.url;
   if (url.starts_with("data:")) return data_bytes(url, source.field);
   if (url.starts_with(kFile)) return file_bytes(url, source.field, allowed.directory);
@@ -58,22 +60,26 @@ std::string source_bytes(const ImageSource& source, const ImageSources& allowed,
     http::FetchOptions options;
     options.most_bytes = kMostBytes;
     options.stop = &stop;
+    options.time =
+        std::clamp(std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now()),
+                   std::chrono::milliseconds(1), options.time);
     try {
       return http::fetch(url, options);
     } catch (const Error& error) {
       throw ApiError(400, fmt::format("'{}': {}", source.field, error.what()), source.field, "invalid_image");
     }
   }
-  wrong_field(
-      source.field, OrderedJson(std::string(url.substr(0, 40))),
-      allowed.fetch ? "a data, https or http URL" : "a data URL such as data:image/png;base64,...; nothing is fetched");
+  wrong_field(source.field, OrderedJson(std::string(url.substr(0, 40))),
+              allowed.fetch
+                  ? "a data, https or http URL"
+                  : "a data URL such as data:image/png;base64,...; nothing is fetched without --fetch-images");
 }
 
 }  // namespace
 
 io::Image decode_source(ImageSource& source, const ImageSources& allowed, const Uploads& uploads,
-                        const std::atomic<bool>& stop) {
-  const std::string bytes = source_bytes(source, allowed, uploads, stop);
+                        const std::atomic<bool>& stop, std::chrono::steady_clock::time_point until) {
+  const std::string bytes = source_bytes(source, allowed, uploads, stop, until);
   std::string().swap(source.url);
   io::ImageLimits limits;
   limits.max_bytes = kMostBytes;

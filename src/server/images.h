@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -21,8 +22,8 @@ struct ImageSources {
 using Uploads = std::map<std::string, std::string>;
 
 /// The picture: of a data URL, a file ("file:cat.png", within the directory), an upload ("attachment:NAME"), or
-/// fetched. `stop`: gives up what is being fetched. Throws ApiError naming the field.
+/// fetched. `stop` and `until`: give up what is being fetched. Throws ApiError naming the field.
 io::Image decode_source(ImageSource& source, const ImageSources& allowed, const Uploads& uploads,
-                        const std::atomic<bool>& stop);
+                        const std::atomic<bool>& stop, std::chrono::steady_clock::time_point until);
 
 }  // namespace puna::server

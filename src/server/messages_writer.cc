@@ -102,8 +102,7 @@ class MessagesWriter : public AnswerWriter {
   OrderedJson ending() const {
     const engine::Generation& one = state_.generation(0);
     const bool at_string = one.reason == engine::StopReason::kStopString;
-    const bool is_cut = finish_reason(one.reason) == std::string_view("length");
-    const char* reason = is_cut                             ? "max_tokens"
+    const char* reason = state_.is_cut(0)                   ? "max_tokens"
                          : !state_.choices[0].calls.empty() ? "tool_use"
                          : at_string                        ? "stop_sequence"
                                                             : "end_turn";

@@ -8,6 +8,7 @@
 
 #include "arch/layer_plan.h"
 #include "base/memory.h"
+#include "server/service.h"
 
 namespace puna::server {
 namespace {
@@ -57,11 +58,15 @@ void Metrics::first_token(double seconds) { families_->first.Observe(seconds); }
 void Metrics::next_token(double seconds) { families_->next.Observe(seconds); }
 void Metrics::token_handled(double seconds) { families_->handling.Observe(seconds); }
 
-std::string Metrics::text(const engine::Engine& engine, int64_t open_connections) {
+std::string Metrics::text(const Service& service, const http::ServerStats& connections) {
   Families& f = *families_;
+  const engine::Engine& engine = service.engine();
   const engine::EngineStats stats = engine.stats();
   const auto number = [](int64_t value) { return static_cast<double>(value); };
-  f.set("puna_connections", "Open connections", number(open_connections));
+  f.set("puna_connections", "Open connections", number(connections.open_connections));
+  f.set_total("puna_connections_refused_total", "Requests that were refused before they were read (408, 413, 431, 503)",
+              number(connections.refused));
+  f.set("puna_answers_taken", "Answers that are prepared, wait or run, of --max-requests", number(service.num_taken()));
   f.set("puna_completions_running", "Completions in the present step's batch", number(stats.running));
   f.set("puna_completions_waiting", "Completions that wait for room", number(stats.waiting));
   for (const auto& [name, pool] : {std::pair{"global", stats.global}, {"chunked", stats.chunk}}) {

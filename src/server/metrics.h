@@ -5,9 +5,11 @@
 #include <memory>
 #include <string>
 
-#include "engine/engine.h"
+#include "http/server.h"
 
 namespace puna::server {
+
+class Service;
 
 class Metrics {
  public:
@@ -22,8 +24,8 @@ class Metrics {
   /// Seconds from the engine's token to its bytes being with the connection: the engine waits for that.
   void token_handled(double seconds);
 
-  /// `open_connections` and what the engine counts are read now.
-  std::string text(const engine::Engine& engine, int64_t open_connections);
+  /// With what the service, its engine and the connections count by themselves.
+  std::string text(const Service& service, const http::ServerStats& connections);
 
  private:
   struct Families;

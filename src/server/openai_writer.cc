@@ -64,8 +64,8 @@ class OpenAiWriter : public AnswerWriter {
   }
 
   OrderedJson reason_of(size_t choice) const {
-    const char* name = finish_reason(state_.generation(choice).reason);
-    return !state_.choices[choice].calls.empty() && name == std::string_view("stop") ? "tool_calls" : name;
+    if (state_.is_cut(choice)) return "length";
+    return state_.choices[choice].calls.empty() ? "stop" : "tool_calls";
   }
 
   // ---- in pieces

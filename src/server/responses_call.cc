@@ -135,7 +135,7 @@ CompletionCall read_responses_call(const OrderedJson& body, Service::Place& plac
   for (const std::string& wanted : fields.texts("include"))
     if (wanted == "message.output_text.logprobs" && call.top_logprobs < 0)
       call.top_logprobs = request.sampling.logprobs = 0;
-  fields.ignore({"parallel_tool_calls", "reasoning", "truncation", "prompt_cache_retention"});
+  fields.ignore({"truncation", "prompt_cache_retention"});
   Tools tools = read_flat_tools(fields);
   Conversation conversation = read_input(fields);
   call.echoed = echo(body, request);

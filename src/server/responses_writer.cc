@@ -94,7 +94,7 @@ class ResponsesWriter : public AnswerWriter {
             {"logprobs", logprobs.is_null() ? OrderedJson::array() : logprobs}};
   }
 
-  bool is_cut() const { return finish_reason(state_.generation(0).reason) == std::string_view("length"); }
+  bool is_cut() const { return state_.is_cut(0); }
   const char* last_status(bool last) const { return last && is_cut() ? "incomplete" : "completed"; }
 
   /// Of the tokens since the last time.

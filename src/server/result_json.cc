@@ -71,11 +71,6 @@ int64_t unix_time() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-const char* finish_reason(engine::StopReason reason) {
-  using engine::StopReason;
-  return reason == StopReason::kStopToken || reason == StopReason::kStopString ? "stop" : "length";
-}
-
 Usage usage_of(std::span<const engine::Response> responses) {
   Usage usage;
   for (const engine::Response& response : responses) {

@@ -23,9 +23,6 @@ std::string new_id(std::string_view prefix);
 /// Seconds since 1970.
 int64_t unix_time();
 
-/// "stop" or "length".
-const char* finish_reason(engine::StopReason reason);
-
 /// What an answer cost: all completions of all prompts, a prompt once.
 struct Usage {
   int64_t prompt = 0, cached = 0, generated = 0, drafted = 0, accepted = 0;

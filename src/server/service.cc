@@ -48,7 +48,8 @@ Service::Place::~Place() {
 }
 
 engine::Clock::time_point Service::Place::deadline() const {
-  return arrival + std::chrono::milliseconds(static_cast<int64_t>(service_.options_.request_seconds * 1000));
+  const double time = std::min(seconds, service_.options_.request_seconds);
+  return arrival + std::chrono::milliseconds(static_cast<int64_t>(time * 1000));
 }
 
 void Service::Place::release() {
@@ -117,6 +118,15 @@ void Service::work(const std::stop_token& stop, bool large_too) {
 
 Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOptions options, const Place& place,
                                        const char* field) const {
+  try {
+    return read_prompt(std::move(conversation), std::move(options), place, field);
+  } catch (const Error& error) {
+    throw ApiError(400, error.what(), field);
+  }
+}
+
+Service::ChatPrompt Service::read_prompt(Conversation conversation, text::ChatOptions options, const Place& place,
+                                         const char* field) const {
   engine::check_images(loaded_, conversation.images.size());
   const int64_t context = loaded_.config().text.max_position_embeddings;
   const auto check = [&](int64_t tokens) {
@@ -145,7 +155,7 @@ Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOpti
     if (place.gone && place.gone()) throw ApiError(503, "The client has left.", {}, "cancelled");
     if (engine::Clock::now() > place.deadline())
       throw ApiError(503, "The request's time ended before its pictures were read.", {}, "deadline");
-    const io::Image image = decode_source(source, options_.images, place.uploads, draining_);
+    const io::Image image = decode_source(source, options_.images, place.uploads, draining_, place.deadline());
     const auto geometry = media::tile_geometry(image.height, image.width, loaded_.image_processor);
     const text::ImageTiles tiles{geometry.rows, geometry.columns, tile_tokens};
     tokens += int64_t{tiles.num_tiles() - 1} * tile_tokens;

@@ -55,12 +55,13 @@ class Service {
     /// A request of several answers holds as many places. Throws ApiError 429 when there are not so many, unless it is
     /// alone.
     void count_answers(int64_t answers);
-    /// When its time ends (ServiceOptions::request_seconds).
+    /// When its time ends: the request's own, at most ServiceOptions::request_seconds.
     engine::Clock::time_point deadline() const;
     /// Gives back what counts against limits, before the client learns that its answer is there.
     void release();
 
     engine::Clock::time_point arrival = engine::Clock::now();
+    double seconds = 1e9;                   // that the request gives itself
     Uploads uploads;                        // pictures that came beside the JSON
     std::function<bool()> gone;             // whether nobody waits any more; may be empty
     bool in_large_lane = false;             // pictures are allowed to take their time
@@ -100,7 +101,11 @@ class Service {
   /// Whether stop() was called: long work looks at it.
   bool stopping() const { return draining_; }
 
+  /// Answers that are being prepared, wait or run: of ServiceOptions::max_requests.
+  int64_t num_taken() const { return num_places_; }
+
   engine::Engine& engine() { return engine_; }
+  const engine::Engine& engine() const { return engine_; }
   const engine::LoadedModel& loaded() const { return loaded_; }
   const ServiceOptions& options() const { return options_; }
   const std::shared_ptr<Metrics>& metrics() { return metrics_; }
@@ -110,6 +115,8 @@ class Service {
   int64_t created() const { return created_; }  // unix_time()
 
  private:
+  ChatPrompt read_prompt(Conversation conversation, text::ChatOptions options, const Place& place,
+                         const char* field) const;
   void work(const std::stop_token& stop, bool large_too);
   std::function<void()> take_work(bool large_too);
   bool has_work(bool large_too) const;

@@ -40,7 +40,11 @@ std::unique_ptr<Maker> make_maker(const GeneratorOptions& options) {
   const std::string& kind = options.kind;
   const int64_t length = options.length == 0 ? kDefaultLength : options.length;
   if (length < 32 || length > (1 << 20)) fail("generate", "length {} is not in [32, 1048576]", options.length);
-  const auto file = [&](const char* name) { return options.file.empty() ? kFolder / name : options.file; };
+  const auto file = [&](const char* name) {
+    if (options.file.empty() && !std::filesystem::exists(kFolder / name))
+      fail("generate", "there is no {} below this directory; give a file of that form", (kFolder / name).string());
+    return options.file.empty() ? kFolder / name : options.file;
+  };
   if (kind == "arithmetic") return make_arithmetic();
   if (kind == "pictures") return make_pictures();
   if (kind == "shapes") return make_shapes();

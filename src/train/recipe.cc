@@ -103,7 +103,8 @@ void override_one(Json& json, const std::string& text, std::string_view where) {
         if (names.back() == parts[i]) found = &(*at)[n];
       }
       if (found == nullptr)
-        fail(where, "{}: no {} is called '{}'; there are {}", text, parts[i - 1], parts[i], fmt::join(names, ", "));
+        fail(where, "{}: no {} is called '{}'; they are called {} (a number where one has no name)", text, parts[i - 1],
+             parts[i], fmt::join(names, ", "));
       at = found;
       continue;
     }

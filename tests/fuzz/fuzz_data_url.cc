@@ -13,10 +13,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   for (const char* before : {"", "data:image/png;base64,", "data:", "file:", "attachment:"}) {
     puna::server::ImageSource source{before + std::string(reinterpret_cast<const char*>(data), size), "field"};
     try {
-      const auto image = puna::server::decode_source(source, {}, uploads, stop);
+      const auto image = puna::server::decode_source(source, {}, uploads, stop, {});
       if (image.rgb.size() != static_cast<size_t>(image.width) * static_cast<size_t>(image.height) * 3) std::abort();
     } catch (const puna::server::ApiError& error) {
-      if (error.status != 400 || error.field != "field") std::abort();
+      if ((error.status != 400 && error.status != 422) || error.field != "field") std::abort();
     }
   }
   return 0;

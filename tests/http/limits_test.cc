@@ -195,6 +195,26 @@ TEST(Limits, BodyTime) {
   expect_refused(client, 408);
 }
 
+TEST(Limits, ABodyThatIsNotTakenIsNotAwaited) {
+  ServerOptions options = RunningServer::any_port();
+  options.takes_body = [](const Request& request) { return request.header("x-key") == "right"; };
+  RunningServer running(answer_size, options);
+  for (const std::string_view body : {"Content-Length: 50000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n",
+                                      "Content-Length: 10\r\n\r\n0123456789GET / HTTP/1.1\r\nHost: t\r\n\r\n"}) {
+    Client client(running.port());
+    client.send(fmt::format("POST / HTTP/1.1\r\nHost: t\r\nX-Key: wrong\r\n{}", body));
+    const std::string answer = client.receive_answer();
+    EXPECT_EQ(status_of(answer), 200) << "the handler answers";
+    EXPECT_EQ(body_of(answer), "0");
+    EXPECT_NE(answer.find("\r\nConnection: close\r\n"), std::string::npos) << answer;
+    EXPECT_TRUE(client.receive_all().empty()) << "what follows is no request";
+  }
+  Client client(running.port());
+  client.send(post("/", "body", "X-Key: right\r\n") + get("/"));
+  EXPECT_EQ(body_of(client.receive_answer()), "4");
+  EXPECT_EQ(body_of(client.receive_answer()), "0");
+}
+
 TEST(Limits, IdleTimeClosesWithoutAWord) {
   RunningServer running(answer_size, with([](Limits& limits) { limits.idle_time = milliseconds(200); }));
   Client never(running.port());

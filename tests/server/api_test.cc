@@ -108,6 +108,80 @@ TEST(Api, AnswersCountAsPlaces) {
   EXPECT_EQ(ask(16), 200) << "alone it may have more";
 }
 
+/// The answer to a body that is wrong.
+OrderedJson refused(Client& client, std::string_view path, const OrderedJson& body, int status,
+                    std::string_view fields = "") {
+  client.send(http::test::post(path, body.dump(), fmt::format("Content-Type: application/json\r\n{}", fields)));
+  const std::string answer = client.receive_answer();
+  EXPECT_EQ(status_of(answer), status) << answer;
+  return parse_ordered_json(body_of(answer), "answer")["error"];
+}
+
+TEST(Api, WhatCannotBeIsTheClientsMistake) {
+  Serving serving(load_service(1));
+  Client client(serving.port());
+  OrderedJson many = completion("list", 1000, false);
+  many["logprobs"] = 20;
+  many["n"] = 128;
+  EXPECT_EQ(refused(client, "/v1/completions", many, 400)["param"], "logprobs");
+  EXPECT_EQ(refused(client, "/v1/completions", completion("a", 1, false), 415, "Content-Encoding: gzip\r\n")["type"],
+            "invalid_request_error");
+  OrderedJson none = completion("none is left", 2, false);
+  none["grammar"] = R"(root ::= "a")";
+  for (int id = 0; id < 256; ++id) none["logit_bias"][std::to_string(id)] = -100;
+  EXPECT_EQ(refused(client, "/v1/completions", none, 400)["type"], "invalid_request_error");
+  const OrderedJson picture = {{"type", "image_url"}, {"image_url", {{"url", "data:image/png;base64,AAAA"}}}};
+  const OrderedJson messages = {{{"role", "user"}, {"content", {picture}}}};
+  EXPECT_EQ(refused(client, "/v1/chat/completions", {{"messages", messages}}, 400)["param"], "messages");
+}
+
+TEST(Api, ACallThatIsCutIsNotCalledWhole) {
+  Serving serving(load_service(1));
+  Client client(serving.port());
+  const auto reason = [&](const char* grammar) {
+    OrderedJson body = {{"messages", {{{"role", "user"}, {"content", "call"}}}}, {"max_tokens", 100}};
+    body["tools"] = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
+    body["grammar"] = grammar;
+    client.send(json_post("/v1/chat/completions", body));
+    return parse_ordered_json(body_of(client.receive_answer()), "answer")["choices"][0];
+  };
+  EXPECT_EQ(reason(R"(root ::= "[f(a=\"x\")]")")["finish_reason"], "tool_calls");
+  const OrderedJson cut = reason(R"(root ::= "[f(a=\"x\"")");
+  EXPECT_EQ(cut["message"]["tool_calls"].size(), 1u) << cut;
+  EXPECT_EQ(cut["finish_reason"], "length");
+}
+
+TEST(Api, PromptsAreShownWithTheirTools) {
+  Serving serving(load_service(1));
+  Client client(serving.port());
+  OrderedJson body = {{"messages", {{{"role", "user"}, {"content", "call"}}}}, {"other", 1}};
+  body["tools"] = {{{"type", "function"}, {"function", {{"name", "shown_tool"}}}}};
+  client.send(json_post("/apply-template", body));
+  const std::string answer = client.receive_answer();
+  EXPECT_NE(answer.find("shown_tool"), std::string::npos) << answer;
+  EXPECT_NE(answer.find("\r\nX-Puna-Ignored: other\r\n"), std::string::npos) << answer;
+  const auto count = [&](bool header) {
+    body["add_generation_prompt"] = header;
+    client.send(json_post("/tokenize", body));
+    return parse_ordered_json(body_of(client.receive_answer()), "answer")["count"].get<int>();
+  };
+  EXPECT_GT(count(true), count(false));
+}
+
+TEST(Api, BodiesOfStrangersAreNotRead) {
+  ApiOptions options = Serving::options();
+  options.loopback = true;
+  const Api api(load_service(1), std::move(options));
+  http::Request request;
+  request.headers["host"] = "localhost";
+  EXPECT_TRUE(api.takes_body(request));
+  request.headers["origin"] = "https://elsewhere.example";
+  EXPECT_FALSE(api.takes_body(request));
+  request.headers.erase("origin");
+  request.headers["host"] = "elsewhere.example";
+  EXPECT_FALSE(api.takes_body(request));
+}
+
 TEST(Api, AdaptersComeAndGoUnderLoad) {
   const auto service = load_service(1);
   Serving serving(service);

@@ -164,9 +164,9 @@ TEST(TokenizerJson, BrokenTokensAreNamed) {
   EXPECT_THAT(with("/model/vocab/new", 1.5), HasSubstr("has the id 1.5"));
   EXPECT_THAT(with("/model/vocab/new", "x"), HasSubstr("has the id \"x\""));
   EXPECT_THAT(with("/model/vocab/new", uint64_t{1} << 63), HasSubstr("has the id 9223372036854775808"));
-  EXPECT_THAT(with("/model/vocab/new", 4'000'000), HasSubstr("token 284 is empty"));
-  EXPECT_THAT(with("/model/vocab/a b", 284), HasSubstr("outside the byte-level alphabet"));
-  EXPECT_THAT(with("/model/vocab/", 284), HasSubstr("token 284 is empty"));
+  EXPECT_THAT(with("/model/vocab/new", 4'000'000), HasSubstr("token 286 is empty"));
+  EXPECT_THAT(with("/model/vocab/a b", 286), HasSubstr("outside the byte-level alphabet"));
+  EXPECT_THAT(with("/model/vocab/", 286), HasSubstr("token 286 is empty"));
   EXPECT_THAT(with("/added_tokens", 5), HasSubstr("'added_tokens' is not an array"));
   EXPECT_THAT(with("/added_tokens/0/content", 5), HasSubstr("no 'content'"));
   EXPECT_THAT(with("/added_tokens/0/id", 280), HasSubstr("given to two added tokens"));
@@ -239,7 +239,7 @@ TEST(TokenizerGguf, BrokenMetadataIsNamed) {
   EXPECT_THAT(with("tokenizer.ggml.pre", "qwen2"), HasSubstr("is 'qwen2', expected 'llama4'"));
   EXPECT_THAT(with("tokenizer.ggml.pre", 5), HasSubstr("is '', expected 'llama4'"));
   EXPECT_THAT(with("tokenizer.ggml.tokens", 5), HasSubstr("'tokenizer.ggml.tokens' is not there or no array"));
-  EXPECT_THAT(with("tokenizer.ggml.token_type", Json::array()), HasSubstr("284 tokens but 0 token types"));
+  EXPECT_THAT(with("tokenizer.ggml.token_type", Json::array()), HasSubstr("286 tokens but 0 token types"));
   EXPECT_THAT(with("tokenizer.ggml.merges", nullptr), HasSubstr("'tokenizer.ggml.merges'"));
   Json json = good;
   json["tokenizer.ggml.tokens"][3] = 3;
@@ -248,9 +248,9 @@ TEST(TokenizerGguf, BrokenMetadataIsNamed) {
 
 TEST(TokenizerIds, OutsideTheVocabularyAreErrors) {
   const auto tokenizer = Tokenizer::from_hf_json(test::tiny_tokenizer_json(), "t.json");
-  for (TokenId id : {-1, 284, INT32_MAX, INT32_MIN}) {
+  for (TokenId id : {-1, 286, INT32_MAX, INT32_MIN}) {
     EXPECT_THAT(error_of([&] { tokenizer->decode(std::vector<TokenId>{id}); }),
-                HasSubstr("outside this vocabulary of 284"));
+                HasSubstr("outside this vocabulary of 286"));
     EXPECT_FALSE(tokenizer->is_special(id));
   }
 }

@@ -20,11 +20,23 @@ export function say(text) {
   find("said").textContent = text;
 }
 
+/** Pages that came by http from elsewhere have no clipboard of their own. */
+function copySelected(text) {
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  return copied;
+}
+
 /** Copies and shows so on the button. */
 export async function copyFrom(button, text) {
   const before = button.textContent;
   try {
-    await navigator.clipboard.writeText(text);
+    if (navigator.clipboard) await navigator.clipboard.writeText(text);
+    else if (!copySelected(text)) throw new Error("not allowed");
     button.textContent = "Copied";
     say("Copied");
   } catch {
