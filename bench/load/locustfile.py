@@ -1,4 +1,4 @@
-"""Mixed traffic for `puna serve`: streams, tools, pictures, wrong requests, clients that leave.
+"""Mixed traffic for `puna serve`: streams, fixed seeds, schemas, pictures, embeddings, wrong requests, clients that leave.
 
     pip install locust
     ./puna serve &
