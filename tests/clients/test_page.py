@@ -336,3 +336,39 @@ def test_files_of_the_page_are_cached_compressed_and_closed_to_others(url):
     # Nothing is named that is not there, and nothing from elsewhere.
     for link in re.findall(r'(?:src|href)="([^"#]+)"', plain.decode()):
         assert fetch(f"{url}/{link}")[0] == 200, link
+
+
+def test_two_pages_of_a_conversation_lose_nothing(page):
+    page.ask("first page", exactly("one"))
+    first = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    try:
+        page.open()
+        page.until(lambda: "one" in page.text("#messages"))
+        page.ask("second page", exactly("two"))
+        second = page.driver.current_window_handle
+        page.driver.switch_to.window(first)
+        page.until(lambda: "two" in page.text("#messages"), 10)
+        page.extra({**LONG, "max_tokens": 1000})
+        page.send("long")
+        page.until(lambda: page.all("#messages article[aria-busy]"))
+        page.driver.switch_to.window(second)
+        page.until(lambda: page.all("#messages article[aria-busy]"), 10)
+        page.js("document.querySelector('#list .name, #conversations .name').click()")
+        page.driver.switch_to.window(first)
+        page.answered()
+        whole = page.text("#messages article.assistant:last-of-type .markdown")
+        page.driver.switch_to.window(second)
+        page.until(lambda: page.text("#messages article.assistant:last-of-type .markdown") == whole, 10)
+        assert "Cut when" not in page.text("#messages")
+        page.js("window.confirm = () => true; document.querySelector(\"#conversations [aria-label^='Delete']\").click()")
+        page.driver.switch_to.window(first)
+        page.until(lambda: not page.all("#messages article"), 10)
+        page.driver.switch_to.window(second)
+    finally:
+        if len(page.driver.window_handles) > 1:
+            page.driver.close()
+        page.driver.switch_to.window(first)
+    page.driver.refresh()
+    page.until(lambda: page.all("body[data-ready]"))
+    assert not page.all("#conversations .name")

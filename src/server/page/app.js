@@ -5,8 +5,8 @@ import {setBusy, startFigures} from "./figures.js";
 import {showMessages, toEnd, updateAnswer} from "./messages.js";
 import {askForKey, lastSettings, requestFields, showPart, showSettings, startPanel} from "./panel.js";
 import {streamChat} from "./server.js";
-import {allConversations, deleteConversation, saveConversation, setSetting, setting} from "./store.js";
-import {addNode, checkedConversation, choose, newConversation, requestMessages, shownPath, titleOf} from "./tree.js";
+import {allConversations, deleteConversation, oneConversation, saveConversation, setSetting, setting, watchOtherPages} from "./store.js";
+import {addNode, adoptNodes, checkedConversation, choose, newConversation, requestMessages, shownPath, titleOf} from "./tree.js";
 
 const SAVE_EVERY = 1000;  // milliseconds, of an answer that grows
 
@@ -93,12 +93,37 @@ async function rename(conversation) {
 async function remove(conversation) {
   if (!window.confirm(`Delete "${titleOf(conversation)}"?`)) return;
   removed.add(conversation);
+  await deleteConversation(conversation.id);
+  forget(conversation);
+}
+
+function forget(conversation) {
+  removed.add(conversation);
   running.get(conversation.id)?.abort();
   conversations = conversations.filter((one) => one !== conversation);
-  await deleteConversation(conversation.id);
   if (conversation !== current) showList();
   else if (conversations.length > 0) open(conversations[0]);
   else begin();
+}
+
+/** Another page of this browser has saved or deleted a conversation. */
+async function follow({saved, deleted}) {
+  const mine = conversations.find((one) => one.id === (saved ?? deleted));
+  if (deleted) {
+    if (mine) forget(mine);
+    return;
+  }
+  const stored = await oneConversation(saved);
+  if (!stored) return;
+  if (mine && running.has(saved)) {
+    adoptNodes(mine, stored);  // our answer goes on
+  } else {
+    conversations = [...conversations.filter((one) => one !== mine), stored];
+    if (mine === current) current = stored;
+  }
+  const isEdited = find("messages").querySelector("textarea");
+  if (current.id === saved && !isEdited) show();
+  showList();
 }
 
 // ---- what is sent, and what comes
@@ -249,6 +274,7 @@ async function start() {
     find("import-file").value = "";
   });
   document.addEventListener("keydown", onKey);
+  watchOtherPages(follow);
   startFigures(askForKey);
   document.body.dataset.ready = "";
 }

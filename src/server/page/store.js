@@ -1,6 +1,9 @@
 // Conversations in the browser's database, settings in its storage; nothing leaves the browser but requests.
 
+import {adoptNodes} from "./tree.js";
+
 const STORE = "conversations";
+const otherPages = new BroadcastChannel("puna");
 let opened = null;
 
 function open() {
@@ -24,8 +27,30 @@ async function run(mode, work) {
 }
 
 export const allConversations = () => run("readonly", (store) => store.getAll());
-export const saveConversation = (conversation) => run("readwrite", (store) => store.put(conversation));
-export const deleteConversation = (id) => run("readwrite", (store) => store.delete(id));
+export const oneConversation = (id) => run("readonly", (store) => store.get(id));
+
+/** With the messages that another page of this browser has saved meanwhile: `conversation` gets them too. */
+export async function saveConversation(conversation) {
+  await run("readwrite", (store) => {
+    const stored = store.get(conversation.id);
+    stored.onsuccess = () => {
+      if (stored.result) adoptNodes(conversation, stored.result);
+      store.put(conversation);
+    };
+    return stored;
+  });
+  otherPages.postMessage({saved: conversation.id});
+}
+
+export async function deleteConversation(id) {
+  await run("readwrite", (store) => store.delete(id));
+  otherPages.postMessage({deleted: id});
+}
+
+/** `told` gets {saved: id} or {deleted: id} of what other pages of this browser do. */
+export function watchOtherPages(told) {
+  otherPages.onmessage = (event) => told(event.data);
+}
 
 /** A setting of this browser, as JSON; `otherwise` where there is none. */
 export function setting(name, otherwise) {

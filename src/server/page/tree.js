@@ -21,6 +21,20 @@ export function addNode(conversation, parent, fields) {
   return node;
 }
 
+/** Takes the messages that `other`, the same conversation in another page, has beside ours. */
+export function adoptNodes(conversation, other) {
+  const waiting = other.roots.map((id) => [id, null]);
+  while (waiting.length > 0) {
+    const [id, parent] = waiting.shift();
+    const node = other.nodes[id];
+    if (!conversation.nodes[id]) {
+      conversation.nodes[id] = {...node, children: []};
+      siblingsOf(conversation, parent).push(id);
+    }
+    waiting.push(...node.children.map((child) => [child, id]));
+  }
+}
+
 export function choose(conversation, node) {
   conversation.chosen[node.parent ?? ""] = node.id;
 }
