@@ -13,6 +13,8 @@ namespace {
 
 constexpr size_t kMaxDepth = 128;
 constexpr size_t kMaxOrderedKeys = 10'000, kFewKeys = 16;
+constexpr size_t kMaxOrderedBytes = size_t{256} << 20;  // of the document in memory, roughly:
+constexpr size_t kValueBytes = 24, kStringBytes = 40, kOpenBytes = 40, kKeyBytes = 48;
 using OrderedMembers = std::vector<std::pair<const std::string, OrderedJson>>;
 
 /// Builds the document from the parser's events; the object under construction itself tells of duplicate keys.
@@ -26,7 +28,7 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
   bool number_integer(int64_t value) override { return add(value), true; }
   bool number_unsigned(uint64_t value) override { return add(value), true; }
   bool number_float(double value, const std::string&) override { return add(value), true; }
-  bool string(std::string& value) override { return add(std::move(value)), true; }
+  bool string(std::string& value) override { return count(kStringBytes + value.size()), add(std::move(value)), true; }
   bool binary(typename Document::binary_t&) override { return false; }  // JSON text has none
   bool start_object(size_t) override { return keys_.emplace_back(), open(Document::object()); }
   bool start_array(size_t) override { return open(Document::array()); }
@@ -38,6 +40,7 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
     if constexpr (kIsOrdered) {
       if (object.size() >= kMaxOrderedKeys) fail(where_, "an object has more than {} keys", kMaxOrderedKeys);
       check_new(object, name);
+      count(kKeyBytes + name.size());
       value_ = &static_cast<OrderedMembers&>(object).emplace_back(std::move(name), nullptr).second;
     } else {
       const auto [entry, is_new] = object.emplace(std::move(name), nullptr);
@@ -56,6 +59,7 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
  private:
   /// Puts the value where the parser is: the root, the end of the open array, or behind the last key.
   Document& add(Document&& value) {
+    count(kValueBytes);
     if (open_.empty()) return root_ = std::move(value);
     if (open_.back()->is_array()) return open_.back()->emplace_back(std::move(value));
     return *value_ = std::move(value);
@@ -78,7 +82,15 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
     if (!keys.insert(name).second) fail_twice(name);
   }
 
+  /// Ordered documents come from whoever asks a server: a few bytes of text must not become many of memory.
+  void count(size_t bytes) {
+    bytes_ += bytes;
+    if (kIsOrdered && bytes_ > kMaxOrderedBytes)
+      fail(where_, "the JSON would take more than {} MiB of memory", kMaxOrderedBytes >> 20);
+  }
+
   bool open(Document&& value) {
+    count(kOpenBytes);
     open_.push_back(&add(std::move(value)));
     if (open_.size() > kMaxDepth) fail(where_, "the JSON is nested deeper than {} levels", kMaxDepth);
     return true;
@@ -91,6 +103,7 @@ class DocumentBuilder : public nlohmann::json_sax<Document> {
   std::vector<std::unordered_set<std::string>> keys_;  // of each open object that has more than a few
   std::vector<Document*> open_;                        // open objects and arrays, innermost last
   Document* value_ = nullptr;                          // of the last key
+  size_t bytes_ = 0;
 };
 
 template <typename Document>

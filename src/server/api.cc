@@ -65,6 +65,12 @@ bool is_multipart(const http::Request& request) {
                              type.substr(0, 80)));
 }
 
+/// What was read of a body: it counts as held (http::Request::held) until the request has been understood.
+struct HeldBody {
+  std::shared_ptr<void> held;
+  OrderedJson json;
+};
+
 /// The JSON of a form is its part "request"; its other parts are pictures.
 OrderedJson take_parts(const std::string& type, std::string& body, Uploads& uploads) {
   uploads = read_multipart(type, body);
@@ -260,8 +266,11 @@ void Api::with_body(const Incoming& asked, Work work) {
         try {
           if (engine::Clock::now() > place->deadline())
             throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
-          const auto json = std::make_shared<const OrderedJson>(
-              form_type.empty() ? parse_ordered_json(body, "body") : take_parts(form_type, body, place->uploads));
+          auto whole = std::make_shared<HeldBody>();
+          whole->held = std::move(held);
+          whole->json =
+              form_type.empty() ? parse_ordered_json(body, "body") : take_parts(form_type, body, place->uploads);
+          const std::shared_ptr<const OrderedJson> json(whole, &whole->json);
           if (place->record && place->record->log.with_texts())
             place->record->asked = body.substr(0, RequestRecord::kMostText);
           std::string().swap(body);

@@ -11,6 +11,7 @@ void Api::requests(const Incoming& asked) {
   reply(asked.exchange, {{"object", "list"},
                          {"model", asked.service->options().model_id},
                          {"data", asked.service->requests().running(asked.owner)},
+                         {"answers_taken", asked.service->num_taken()},
                          {"engine", engine_json(asked.service->engine().stats())}});
 }
 

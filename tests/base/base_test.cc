@@ -33,6 +33,19 @@ TEST(Json, RefusesDuplicateKeysAndDeepNesting) {
   EXPECT_NE(error_of("{\"a\": nope}").find("line 1, column"), std::string::npos);
 }
 
+TEST(Json, OrderedDocumentsAreSmallInMemory) {
+  const auto objects = [](size_t count) {
+    std::string text = "[";
+    for (size_t i = 0; i < count; ++i) text += i == 0 ? "{}" : ",{}";
+    return text + "]";
+  };
+  EXPECT_EQ(parse_ordered_json(objects(100'000), "body").size(), 100'000u);
+  EXPECT_THROW(parse_ordered_json(objects(4'300'000), "body"), Error);
+  EXPECT_EQ(parse_ordered_json("\"" + std::string(50'000'000, 'a') + "\"", "body").get_ref<const std::string&>().size(),
+            50'000'000u)
+      << "a picture in base64";
+}
+
 TEST(DType, EveryNameRoundTripsAndBlocksCount) {
   for (int i = 0; i <= static_cast<int>(DType::Q6_K); ++i) {
     const auto dtype = static_cast<DType>(i);
