@@ -105,7 +105,7 @@ TEST(Recipe, StagesWithoutANameAreCalledByTheirNumber) {
   EXPECT_EQ(recipe.stages[0].steps, 7);
   EXPECT_EQ(recipe.stages[0].name, "0");
   EXPECT_EQ(recipe.stages[2].batch.tokens, 999);
-  EXPECT_THAT(error_of(toml, {"stage.1.steps=7"}), HasSubstr("no stage is called '1'; there are 0, two, 2"));
+  EXPECT_THAT(error_of(toml, {"stage.1.steps=7"}), HasSubstr("no stage is called '1'; they are called 0, two, 2"));
 }
 
 TEST(Recipe, SettingsWithoutEffectAreRefused) {
