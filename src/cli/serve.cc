@@ -121,9 +121,13 @@ void block_reload_signal() {
   pthread_sigmask(SIG_BLOCK, &wanted, nullptr);
 }
 
-/// As browsers send it: scheme, host and port alone.
+/// As browsers send it: scheme, host and port alone, in small letters, without the scheme's own port.
 std::string checked_origin(std::string origin) {
+  for (char& c : origin) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
   if (origin.ends_with('/')) origin.pop_back();
+  for (const auto& [scheme, port] :
+       {std::pair<std::string_view, std::string_view>{"https://", ":443"}, {"http://", ":80"}})
+    if (origin.starts_with(scheme) && origin.ends_with(port)) origin.resize(origin.size() - port.size());
   const size_t host = origin.find("://");
   if (origin != "*" && (host == std::string::npos || host == 0 || host + 3 == origin.size() ||
                         origin.find_first_of("/?#@ ", host + 3) != std::string::npos))

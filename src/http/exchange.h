@@ -18,7 +18,7 @@ struct Request {
   std::string path;                            // percent-decoded, without the query
   std::map<std::string, std::string> query;    // percent-decoded; the last of equal names
   std::map<std::string, std::string> headers;  // names in small letters; equal names joined by ", "
-  std::string body;                            // whole
+  std::string body;                            // whole, or empty where it was not taken
   std::string peer;                            // address of the client, without its port
   std::shared_ptr<void> held;                  // the body counts as held (Limits::all_bodies_bytes) until it is dropped
 

@@ -45,7 +45,8 @@ struct ServerStats {
   int64_t accepted = 0, refused = 0;
 };
 
-/// Called on the server's thread for every request that was read whole. Exceptions are answered with 500.
+/// Called on the server's thread for every request that was read whole, or whose body ServerOptions::takes_body
+/// declined: it is empty then. Exceptions are answered with 500.
 using Handler = std::function<void(const Request&, const std::shared_ptr<Exchange>&)>;
 
 class Server {

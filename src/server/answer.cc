@@ -93,7 +93,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
                        fmt::format("The answer could list more than {} log-probabilities; ask for fewer tokens, "
                                    "completions or alternatives",
                                    kMostListed),
-                       call_.form == CallForm::kChat ? "top_logprobs" : "logprobs");
+                       call_.form == CallForm::kCompletions ? "logprobs" : "top_logprobs");
     }
   }
 

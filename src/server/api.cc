@@ -65,20 +65,14 @@ bool is_multipart(const http::Request& request) {
                              type.substr(0, 80)));
 }
 
-/// What was read of a body: it counts as held (http::Request::held) until the request has been understood.
-struct HeldBody {
-  std::shared_ptr<void> held;
-  OrderedJson json;
-};
-
 /// The JSON of a form is its part "request"; its other parts are pictures.
-OrderedJson take_parts(const std::string& type, std::string& body, Uploads& uploads) {
+std::string take_parts(const std::string& type, std::string_view body, Uploads& uploads) {
   uploads = read_multipart(type, body);
   const auto json = uploads.find("request");
   if (json == uploads.end()) throw ApiError(400, "The form has no part 'request', which holds the JSON", "request");
-  body = std::move(json->second);
+  std::string text = std::move(json->second);
   uploads.erase(json);
-  return parse_ordered_json(body, "request");
+  return text;
 }
 
 /// The client's own, if it is one that headers and logs can hold.
@@ -248,7 +242,8 @@ void Api::with_body(const Incoming& asked, Work work) {
   const http::Request& request = asked.request;
   if (const auto coding = request.header("content-encoding"); !coding.empty() && lower(coding) != "identity")
     throw ApiError(415, fmt::format("Content-Encoding is '{}'; send the body as it is", coding.substr(0, 80)));
-  const std::string form_type = is_multipart(request) ? std::string(request.header("content-type")) : std::string();
+  const auto reading = std::make_shared<Reading>();
+  if (is_multipart(request)) reading->form_type = request.header("content-type");
   const Place place = asked.service->take_place();
   place->key_use = meter_.take(asked.owner);
   place->owner = asked.owner;
@@ -258,39 +253,34 @@ void Api::with_body(const Incoming& asked, Work work) {
     const auto held = weak.lock();
     return !held || held->gone();
   };
-  const auto lane = place->in_large_lane ? Service::Lane::kLarge : Service::Lane::kSmall;
-  asked.service->prepare(
-      [=, this, exchange = asked.exchange, error_form = error_form_of(request.path), body = request.body,
-       held = request.held]() mutable {
-        if (exchange->gone()) return;
-        try {
-          if (engine::Clock::now() > place->deadline())
-            throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
-          auto whole = std::make_shared<HeldBody>();
-          whole->held = std::move(held);
-          whole->json =
-              form_type.empty() ? parse_ordered_json(body, "body") : take_parts(form_type, body, place->uploads);
-          const std::shared_ptr<const OrderedJson> json(whole, &whole->json);
-          if (place->record && place->record->log.with_texts())
-            place->record->asked = body.substr(0, RequestRecord::kMostText);
-          std::string().swap(body);
-          do_work(work, json, place, exchange, error_form);
-        } catch (...) {
-          exchange->reply(api_error_of(std::current_exception()).reply(error_form));
-        }
-      },
-      lane);
+  reading->work = std::move(work);
+  reading->place = place;
+  reading->exchange = asked.exchange;
+  reading->error_form = error_form_of(request.path);
+  reading->body = request.body;
+  reading->held = request.held;
+  asked.service->prepare([this, reading] { read(reading); },
+                         place->in_large_lane ? Service::Lane::kLarge : Service::Lane::kSmall);
 }
 
-void Api::do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json, const Place& place,
-                  const Exchange& exchange, ErrorForm form) {
+void Api::read(const std::shared_ptr<Reading>& reading) {
+  Reading& one = *reading;
+  if (one.exchange->gone()) return;
   try {
-    work(*json, place, exchange);
+    if (engine::Clock::now() > one.place->deadline())
+      throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
+    if (!one.form_type.empty()) one.body = take_parts(std::exchange(one.form_type, {}), one.body, one.place->uploads);
+    const OrderedJson json = parse_ordered_json(one.body, "body");
+    if (one.place->record && one.place->record->log.with_texts())
+      one.place->record->asked = one.body.substr(0, RequestRecord::kMostText);
+    if (one.place->in_large_lane) std::string().swap(one.body);
+    one.work(json, one.place, one.exchange);
   } catch (const Service::LargeWork&) {
-    place->in_large_lane = true;
-    place->service().prepare([=, this] { do_work(work, json, place, exchange, form); }, Service::Lane::kLarge);
+    // It waits as the text that was sent, which is counted, and is read once more.
+    one.place->in_large_lane = true;
+    one.place->service().prepare([this, reading] { read(reading); }, Service::Lane::kLarge);
   } catch (...) {
-    exchange->reply(api_error_of(std::current_exception()).reply(form));
+    one.exchange->reply(api_error_of(std::current_exception()).reply(one.error_form));
   }
 }
 

@@ -29,8 +29,8 @@ class Api {
   /// Answers, at once or later. As http::Handler.
   void handle(const http::Request& request, const std::shared_ptr<http::Exchange>& exchange);
 
-  /// Whether the caller may have its body read, by the header alone: a key that is known, where keys are in force. As
-  /// http::ServerOptions::takes_body.
+  /// Whether the caller may have its body read, by the header alone: no name of another machine, no page that may not
+  /// ask, and a key that is known, where keys are in force. As http::ServerOptions::takes_body.
   bool takes_body(const http::Request& request) const;
 
   /// What answers the next request. Any thread.
@@ -74,8 +74,17 @@ class Api {
   /// Reads the body as JSON and answers, on a worker.
   using Work = std::function<void(const OrderedJson&, const Place&, const Exchange&)>;
   void with_body(const Incoming& asked, Work work);
-  void do_work(const Work& work, const std::shared_ptr<const OrderedJson>& json, const Place& place,
-               const Exchange& exchange, ErrorForm form);
+  /// A body on its way through the workers.
+  struct Reading {
+    Work work;
+    Place place;
+    Exchange exchange;
+    ErrorForm error_form;
+    std::string form_type;  // of a form whose parts are not yet taken; "": JSON
+    std::string body;
+    std::shared_ptr<void> held;  // the body counts as held
+  };
+  void read(const std::shared_ptr<Reading>& reading);
 
   void health(const Incoming& asked);
   void metrics(const Incoming& asked);

@@ -201,9 +201,6 @@ void set_prompt(Conversation conversation, Tools tools, engine::Request request,
       throw ApiError(400, "'tool_choice' that asks for a call and a grammar exclude each other", "tool_choice");
     request.grammar = compiled(service, Service::GrammarKind::kJsonSchema, tools.schema, "tools");
   }
-  std::vector<std::string> uploads;
-  for (const auto& [name, bytes] : place.uploads) uploads.push_back(name);
-  add_uploads(conversation, uploads);
   text::ChatOptions options;
   options.tools = std::move(tools.definitions);
   auto made = service.prompt_of(std::move(conversation), std::move(options), place, prompt_field(call.form));

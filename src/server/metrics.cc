@@ -64,8 +64,10 @@ std::string Metrics::text(const Service& service, const http::ServerStats& conne
   const engine::EngineStats stats = engine.stats();
   const auto number = [](int64_t value) { return static_cast<double>(value); };
   f.set("puna_connections", "Open connections", number(connections.open_connections));
-  f.set_total("puna_connections_refused_total", "Requests that were refused before they were read (408, 413, 431, 503)",
-              number(connections.refused));
+  f.set_total(
+      "puna_connections_refused_total",
+      "Connections ended before a request was read: too many, or answered with 400, 408, 413, 417, 431, 501, 503, 505",
+      number(connections.refused));
   f.set("puna_answers_taken", "Answers that are prepared, wait or run, of --max-requests", number(service.num_taken()));
   f.set("puna_completions_running", "Completions in the present step's batch", number(stats.running));
   f.set("puna_completions_waiting", "Completions that wait for room", number(stats.waiting));

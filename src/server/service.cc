@@ -127,6 +127,9 @@ Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOpti
 
 Service::ChatPrompt Service::read_prompt(Conversation conversation, text::ChatOptions options, const Place& place,
                                          const char* field) const {
+  std::vector<std::string> uploads;
+  for (const auto& [name, bytes] : place.uploads) uploads.push_back(name);
+  add_uploads(conversation, uploads);
   engine::check_images(loaded_, conversation.images.size());
   const int64_t context = loaded_.config().text.max_position_embeddings;
   const auto check = [&](int64_t tokens) {

@@ -318,7 +318,7 @@ def test_many_at_once_get_what_each_gets_alone(client):
 
 def test_keys_and_origins(model, tmp_path):
     (tmp_path / "keys").write_text("# of the team\n" + hashlib.sha256(b"sesame").hexdigest() + "  team\n")
-    with serving(model, "--keys", tmp_path / "keys", "--origin", "https://chat.example") as (url, _):
+    with serving(model, "--keys", tmp_path / "keys", "--origin", "https://Chat.example:443/") as (url, _):
         assert ask(url + "/health")[0] == 200
         for path in ("/v1/models", "/metrics", "/tokenizer_info"):
             assert ask(url + path)[0] == 401
@@ -330,6 +330,14 @@ def test_keys_and_origins(model, tmp_path):
         preflight = {"Origin": "https://chat.example", "Access-Control-Request-Headers": "authorization, x-stainless-os"}
         status, head, _ = ask(url + "/v1/chat/completions", headers=preflight, method="OPTIONS")
         assert status == 204 and head["Access-Control-Allow-Headers"] == "authorization, x-stainless-os"
+        host, port = url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=20) as stranger:  # whose body nobody waits for
+            stranger.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer wrong\r\n"
+                             b"Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n")
+            answer = stranger.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 401") and b"\r\nConnection: close\r\n" in answer
+    origin = subprocess.run([PUNA, "serve", "--model", model, "--origin", "chat.example"], capture_output=True, text=True)
+    assert origin.returncode == 2 and "SCHEME://HOST" in origin.stderr
     (tmp_path / "bad").write_text("sesame\n")
     bad = subprocess.run([PUNA, "serve", "--model", model, "--keys", tmp_path / "bad"], capture_output=True, text=True)
     assert bad.returncode == 1 and "bad:1" in bad.stderr and "sha256sum" in bad.stderr

@@ -33,6 +33,7 @@ inline std::shared_ptr<Service> load_service(uint64_t seed, int64_t max_requests
   ServiceOptions options;
   options.model_id = "tiny";
   options.engine.step_tokens = 64;
+  options.default_tokens = 32;
   options.max_requests = max_requests;
   options.engine.cache_bytes = int64_t{64} << 20;
   const auto loaded = std::make_shared<Loaded>(seed, options);

@@ -86,7 +86,7 @@ std::string answers() {
     chat["logprobs"] = true;
     chat["top_logprobs"] = 1;
     ask("/v1/chat/completions", chat);
-    OrderedJson tools = {{"messages", messages}, {"max_tokens", 100}, {"seed", 1}, {"stream", stream}};
+    OrderedJson tools = {{"messages", messages}, {"max_tokens", 400}, {"seed", 1}, {"stream", stream}};
     tools["tools"] = {{{"type", "function"}, {"function", {{"name", "f"}, {"parameters", parameters}}}}};
     tools["tool_choice"] = "required";
     ask("/v1/chat/completions", tools);
@@ -99,7 +99,8 @@ std::string answers() {
                             {"stream", stream}});
     ask("/v1/responses", {{"input", "hello"}, {"max_output_tokens", 16}, {"temperature", 0}, {"stream", stream}});
     ask("/v1/responses", {{"input", "hello"},
-                          {"max_output_tokens", 100},
+                          {"max_output_tokens", 400},
+                          {"seed", 1},
                           {"tools", {{{"type", "function"}, {"name", "f"}, {"parameters", parameters}}}},
                           {"tool_choice", "required"},
                           {"stream", stream}});
@@ -107,7 +108,8 @@ std::string answers() {
         {{"model", "tiny"}, {"messages", messages}, {"max_tokens", 6}, {"temperature", 0}, {"stream", stream}});
     ask("/v1/messages", {{"model", "tiny"},
                          {"messages", messages},
-                         {"max_tokens", 100},
+                         {"max_tokens", 400},
+                         {"seed", 1},
                          {"tools", {{{"name", "f"}, {"input_schema", parameters}}}},
                          {"tool_choice", {{"type", "any"}}},
                          {"stream", stream}});

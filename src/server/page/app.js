@@ -92,9 +92,8 @@ async function rename(conversation) {
 
 async function remove(conversation) {
   if (!window.confirm(`Delete "${titleOf(conversation)}"?`)) return;
-  removed.add(conversation);
-  await deleteConversation(conversation.id);
   forget(conversation);
+  await deleteConversation(conversation.id);
 }
 
 function forget(conversation) {
@@ -108,18 +107,23 @@ function forget(conversation) {
 
 /** Another page of this browser has saved or deleted a conversation. */
 async function follow({saved, deleted}) {
-  const mine = conversations.find((one) => one.id === (saved ?? deleted));
   if (deleted) {
-    if (mine) forget(mine);
+    const gone = conversations.find((one) => one.id === deleted);
+    if (gone) forget(gone);
     return;
   }
   const stored = await oneConversation(saved);
   if (!stored) return;
+  const mine = conversations.find((one) => one.id === saved);
   if (mine && running.has(saved)) {
+    mine.title = stored.title;
     adoptNodes(mine, stored);  // our answer goes on
   } else {
     conversations = [...conversations.filter((one) => one !== mine), stored];
-    if (mine === current) current = stored;
+    if (mine === current) {
+      current = stored;
+      showSettings(stored.settings);
+    }
   }
   const isEdited = find("messages").querySelector("textarea");
   if (current.id === saved && !isEdited) show();
@@ -158,11 +162,11 @@ async function answer(conversation, question) {
     }
   }
   delete node.running;
-  running.delete(conversation.id);
   conversation.updated = Date.now();
+  await save(conversation);
+  running.delete(conversation.id);
   if (conversation === current) show();
   else setBusy(running.size > 0);
-  await save(conversation);
   showList();
 }
 
@@ -177,7 +181,7 @@ async function take(conversation, node, body, signal) {
       if (first && node.tokens > 1) node.speed = ((node.tokens - 1) * 1000) / Math.max(performance.now() - first, 1);
     }
     const choice = chunk.choices[0];
-    if (choice?.finish_reason === "length") node.note = "Cut at the limit of tokens.";
+    if (choice?.finish_reason === "length") node.note = "Cut: a limit, or a call that was not finished.";
     for (const call of choice?.delta?.tool_calls ?? []) node.text += (call.function?.name ?? "") + (call.function?.arguments ?? "");
     const text = choice?.delta?.content;
     if (!text) continue;

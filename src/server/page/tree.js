@@ -21,15 +21,19 @@ export function addNode(conversation, parent, fields) {
   return node;
 }
 
-/** Takes the messages that `other`, the same conversation in another page, has beside ours. */
+/** Takes the messages that `other`, the same conversation in another page, has beside ours, and what it has more of one. */
 export function adoptNodes(conversation, other) {
   const waiting = other.roots.map((id) => [id, null]);
   while (waiting.length > 0) {
     const [id, parent] = waiting.shift();
-    const node = other.nodes[id];
-    if (!conversation.nodes[id]) {
+    const node = other.nodes[id], own = conversation.nodes[id];
+    if (!own) {
       conversation.nodes[id] = {...node, children: []};
       siblingsOf(conversation, parent).push(id);
+    } else if (node.text.length > own.text.length || (own.running && !node.running && node.text.length === own.text.length)) {
+      delete own.running;
+      delete own.note;
+      Object.assign(own, node, {children: own.children});
     }
     waiting.push(...node.children.map((child) => [child, id]));
   }
