@@ -164,8 +164,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
     http::Reply reply;
     reply.content_type = type;
     if (call_.stream) reply.headers.emplace_back("Cache-Control", "no-cache");
-    if (const std::string names = shown_names(call_.unknown); !names.empty())
-      reply.headers.emplace_back("X-Puna-Ignored", names);
+    tell_ignored(reply, call_.unknown);
     return reply;
   }
 
@@ -234,7 +233,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
       return one.reason == engine::StopReason::kDeadline && one.tokens.empty();
     };
     if (std::any_of(response.completions.begin(), response.completions.end(), late))
-      return fail(ApiError(503, "The request's time ended before its first token.", {}, "deadline"));
+      return fail(out_of_time("its first token"));
     state_.responses[prompt] = response;
     for (size_t i = 0; i < num_completions_; ++i) end_choice(prompt * num_completions_ + i);
     if (given_up_ || --num_open_ > 0) return;

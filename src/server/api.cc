@@ -87,12 +87,11 @@ std::string request_id(const http::Request& request) {
 
 /// As /v1/chat/completions would give it to the model: `messages`, `tools`, `tool_choice`, `add_generation_prompt`.
 engine::Prompt read_chat_prompt(Fields& fields, const Service::Place& place) {
-  const OrderedJson* messages = fields.find("messages");
-  if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
+  const OrderedJson& messages = fields.required("messages");
   text::ChatOptions options;
   options.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
   options.tools = read_tools(fields).definitions;
-  return place.service().prompt_of(read_messages(*messages, "messages"), std::move(options), place, "messages").prompt;
+  return place.service().prompt_of(read_messages(messages, "messages"), std::move(options), place, "messages").prompt;
 }
 
 ErrorForm error_form_of(const std::string& path) {
@@ -232,8 +231,7 @@ void Api::check_caller(Incoming& asked, const Route& route) {
 
 void Api::reply(const Exchange& exchange, const OrderedJson& json, const std::vector<std::string>& unknown) {
   http::Reply reply;
-  if (const std::string names = shown_names(unknown); !names.empty())
-    reply.headers.emplace_back("X-Puna-Ignored", names);
+  tell_ignored(reply, unknown);
   reply.body = dump(json);
   exchange->reply(std::move(reply));
 }
@@ -267,8 +265,7 @@ void Api::read(const std::shared_ptr<Reading>& reading) {
   Reading& one = *reading;
   if (one.exchange->gone()) return;
   try {
-    if (engine::Clock::now() > one.place->deadline())
-      throw ApiError(503, "The request's time ended before it was read.", {}, "deadline");
+    if (engine::Clock::now() > one.place->deadline()) throw out_of_time("it was read");
     if (!one.form_type.empty()) one.body = take_parts(std::exchange(one.form_type, {}), one.body, one.place->uploads);
     const OrderedJson json = parse_ordered_json(one.body, "body");
     if (one.place->record && one.place->record->log.with_texts())

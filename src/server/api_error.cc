@@ -37,6 +37,10 @@ http::Reply ApiError::reply(ErrorForm form) const {
   return reply;
 }
 
+ApiError out_of_time(std::string_view before) {
+  return ApiError(503, "The request's time ended before " + std::string(before) + ".", {}, "deadline");
+}
+
 ApiError api_error_of(const std::exception_ptr& error) {
   try {
     std::rethrow_exception(error);

@@ -31,6 +31,8 @@ class ApiError : public std::runtime_error {
   http::Reply reply(ErrorForm form = ErrorForm::kOpenAi) const;
 };
 
+/// 503: "The request's time ended before ...".
+ApiError out_of_time(std::string_view before);
 /// What was thrown, as an ApiError: an Error is a wrong request (400), all else is our fault (500) and logged.
 ApiError api_error_of(const std::exception_ptr& error);
 /// The same of what was thrown while an accepted request ran: our fault, but for a grammar or a logit

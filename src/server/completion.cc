@@ -54,10 +54,9 @@ CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place) {
   const auto top = fields.integer("top_logprobs", 0, kMostAlternatives);
   if (top && !logprobs) throw ApiError(400, "'top_logprobs' needs 'logprobs' to be true", "top_logprobs");
   if (logprobs) call.top_logprobs = request.sampling.logprobs = static_cast<int>(top.value_or(0));
-  const OrderedJson* messages = fields.find("messages");
-  if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
+  const OrderedJson& messages = fields.required("messages");
   Tools tools = read_tools(fields);
-  Conversation conversation = read_messages(*messages, "messages");
+  Conversation conversation = read_messages(messages, "messages");
   set_prompt(std::move(conversation), std::move(tools), std::move(request), call, service, place);
   call.unknown = fields.unknown();
   return call;
@@ -86,17 +85,16 @@ CompletionCall read_completion_call(const OrderedJson& body, Service::Place& pla
   if (const auto suffix = fields.text("suffix"); suffix && !suffix->empty())
     throw ApiError(400, "'suffix' is not possible with this model", "suffix");
 
-  const OrderedJson* prompt = fields.find("prompt");
-  if (!prompt) throw ApiError(400, "'prompt' is missing", "prompt", "missing_required_parameter");
-  const bool several = prompt->is_array() && !prompt->empty() && !prompt->front().is_number();
-  const size_t count = several ? prompt->size() : 1;
+  const OrderedJson& prompt = fields.required("prompt");
+  const bool several = prompt.is_array() && !prompt.empty() && !prompt.front().is_number();
+  const size_t count = several ? prompt.size() : 1;
   if (count * static_cast<size_t>(request.completions) > kMostAnswers)
     throw ApiError(400, fmt::format("'prompt' and 'n' ask for more than {} answers", kMostAnswers), "n");
   if (count > kMostPrompts)
     throw ApiError(400, fmt::format("'prompt' holds more than {} prompts", kMostPrompts), "prompt");
   for (size_t i = 0; i < count; ++i) {
     engine::Request one = request;
-    const OrderedJson& given = several ? (*prompt)[i] : *prompt;
+    const OrderedJson& given = several ? prompt[i] : prompt;
     call.added_bos.push_back(
         read_prompt(given, several ? fmt::format("prompt[{}]", i) : "prompt", service, one.prompt));
     call.requests.push_back(std::move(one));

@@ -19,16 +19,15 @@ constexpr int64_t kMostTokens = 300'000;    // of all inputs
 constexpr int64_t kMostTokensOfOne = 8192;  // as OpenAI's; its keys and values are beside the cache
 
 std::vector<std::vector<engine::TokenId>> read_inputs(Fields& fields, const engine::LoadedModel& loaded) {
-  const OrderedJson* input = fields.find("input");
-  if (!input) throw ApiError(400, "'input' is missing", "input", "missing_required_parameter");
-  const bool several = input->is_array() && !input->empty() && !input->front().is_number();
-  const size_t count = several ? input->size() : 1;
+  const OrderedJson& input = fields.required("input");
+  const bool several = input.is_array() && !input.empty() && !input.front().is_number();
+  const size_t count = several ? input.size() : 1;
   if (count > kMostInputs) throw ApiError(400, fmt::format("'input' holds more than {} texts", kMostInputs), "input");
   const int64_t context = loaded.config().text.max_position_embeddings;
   std::vector<std::vector<engine::TokenId>> inputs;
   int64_t total = 0;
   for (size_t i = 0; i < count; ++i) {
-    const OrderedJson& one = several ? (*input)[i] : *input;
+    const OrderedJson& one = several ? input[i] : input;
     const std::string path = several ? fmt::format("input[{}]", i) : "input";
     std::vector<engine::TokenId> tokens;
     if (one.is_array()) {
@@ -80,15 +79,14 @@ void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> 
   request.cancelled = [exchange, deadline = place->deadline()] {
     return exchange->gone() || engine::Clock::now() > deadline;
   };
-  request.on_done = [=, &service, base64 = format == "base64", ignored = shown_names(fields.unknown())](
+  request.on_done = [=, &service, base64 = format == "base64", unknown = fields.unknown()](
                         std::vector<std::vector<float>> vectors, std::exception_ptr error) {
     // What a worker holds must be copyable.
     auto shared = std::make_shared<const std::vector<std::vector<float>>>(std::move(vectors));
     service.prepare(
         [=, &service] {
           if (error && engine::Clock::now() > place->deadline())
-            return exchange->reply(
-                ApiError(503, "The request's time ended before its vectors were made.", {}, "deadline").reply());
+            return exchange->reply(out_of_time("its vectors were made").reply());
           if (error) return exchange->reply(api_error_of_run(error).reply());
           OrderedJson json = {{"object", "list"}, {"data", OrderedJson::array()}};
           for (size_t i = 0; i < shared->size(); ++i)
@@ -98,7 +96,7 @@ void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> 
           json["usage"] = {{"prompt_tokens", tokens}, {"total_tokens", tokens}};
           http::Reply reply;
           reply.body = dump(json);
-          if (!ignored.empty()) reply.headers.emplace_back("X-Puna-Ignored", ignored);
+          tell_ignored(reply, unknown);
           exchange->reply(std::move(reply));
           place->record.reset();
         },

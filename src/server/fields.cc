@@ -74,11 +74,16 @@ std::vector<std::string> Fields::texts(const std::string& name) {
   return all;
 }
 
-std::string Fields::required_text(const std::string& name) {
-  const auto value = text(name);
+const OrderedJson& Fields::required(const std::string& name) {
+  const OrderedJson* value = find(name);
   if (!value)
     throw ApiError(400, fmt::format("'{}' is missing", path_of(name)), path_of(name), "missing_required_parameter");
   return *value;
+}
+
+std::string Fields::required_text(const std::string& name) {
+  required(name);
+  return *text(name);
 }
 
 void Fields::ignore(std::initializer_list<const char*> names) {

@@ -26,6 +26,8 @@ class Fields {
   /// One string or an array of them.
   std::vector<std::string> texts(const std::string& name);
 
+  /// Throws ApiError when it is absent.
+  const OrderedJson& required(const std::string& name);
   /// Reads as text and throws ApiError when it is absent.
   std::string required_text(const std::string& name);
   /// Fields that are accepted and mean nothing here.

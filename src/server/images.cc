@@ -66,8 +66,7 @@ std::string source_bytes(const ImageSource& source, const ImageSources& allowed,
     try {
       return http::fetch(url, options);
     } catch (const Error& error) {
-      if (std::chrono::steady_clock::now() >= until)
-        throw ApiError(503, "The request's time ended before its pictures were read.", {}, "deadline");
+      if (std::chrono::steady_clock::now() >= until) throw out_of_time("its pictures were read");
       throw ApiError(400, fmt::format("'{}': {}", source.field, error.what()), source.field, "invalid_image");
     }
   }

@@ -159,8 +159,7 @@ CompletionCall read_messages_call(const OrderedJson& body, Service::Place& place
   CompletionCall call;
   call.form = CallForm::kMessages;
   engine::Request request = read_common(fields, service, place, call);
-  if (!counting && !fields.find("max_tokens"))
-    throw ApiError(400, "'max_tokens' is missing", "max_tokens", "missing_required_parameter");
+  if (!counting) fields.required("max_tokens");
   set_tokens(fields, {"max_tokens"}, 1, service, request);
   read_stop_strings(fields, "stop_sequences", request);
   fields.ignore({"thinking", "output_config", "context_management", "inference_geo"});
@@ -168,11 +167,10 @@ CompletionCall read_messages_call(const OrderedJson& body, Service::Place& place
   Conversation conversation;
   Reader reader(conversation);
   if (const OrderedJson* system = fields.find("system"); system && !system->empty()) reader.add_system(*system);
-  const OrderedJson* messages = fields.find("messages");
-  if (!messages) throw ApiError(400, "'messages' is missing", "messages", "missing_required_parameter");
-  if (!messages->is_array() || messages->empty() || messages->size() > kMostMessages)
-    wrong_field("messages", *messages, fmt::format("an array of 1 to {} messages", kMostMessages));
-  for (size_t i = 0; i < messages->size(); ++i) reader.add((*messages)[i], fmt::format("messages[{}]", i));
+  const OrderedJson& messages = fields.required("messages");
+  if (!messages.is_array() || messages.empty() || messages.size() > kMostMessages)
+    wrong_field("messages", messages, fmt::format("an array of 1 to {} messages", kMostMessages));
+  for (size_t i = 0; i < messages.size(); ++i) reader.add(messages[i], fmt::format("messages[{}]", i));
   join_system_messages(conversation.messages);
   set_prompt(std::move(conversation), std::move(tools), std::move(request), call, service, place);
   call.unknown = fields.unknown();

@@ -56,15 +56,14 @@ Conversation read_input(Fields& fields) {
   Conversation conversation;
   if (const auto instructions = fields.text("instructions"); instructions && !instructions->empty())
     conversation.messages.push_back({text::Role::kSystem, {text::TextPart{*instructions}}, {}, false});
-  const OrderedJson* input = fields.find("input");
-  if (!input) throw ApiError(400, "'input' is missing", "input", "missing_required_parameter");
-  if (input->is_string()) {
-    conversation.messages.push_back({text::Role::kUser, {text::TextPart{input->get<std::string>()}}, {}, false});
+  const OrderedJson& input = fields.required("input");
+  if (input.is_string()) {
+    conversation.messages.push_back({text::Role::kUser, {text::TextPart{input.get<std::string>()}}, {}, false});
     return conversation;
   }
-  if (!input->is_array() || input->empty() || input->size() > kMostItems)
-    wrong_field("input", *input, fmt::format("a string or an array of 1 to {} items", kMostItems));
-  for (size_t i = 0; i < input->size(); ++i) add_item((*input)[i], fmt::format("input[{}]", i), conversation);
+  if (!input.is_array() || input.empty() || input.size() > kMostItems)
+    wrong_field("input", input, fmt::format("a string or an array of 1 to {} items", kMostItems));
+  for (size_t i = 0; i < input.size(); ++i) add_item(input[i], fmt::format("input[{}]", i), conversation);
   join_system_messages(conversation.messages);
   return conversation;
 }

@@ -46,7 +46,7 @@ OrderedJson chat_entry(const engine::LoadedModel& loaded, engine::TokenId id, do
 
 std::string dump(const OrderedJson& json) { return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace); }
 
-std::string shown_names(const std::vector<std::string>& names) {
+void tell_ignored(http::Reply& reply, const std::vector<std::string>& names) {
   constexpr size_t kMostBytes = 1000;
   std::string shown;
   for (const std::string& name : names) {
@@ -55,7 +55,7 @@ std::string shown_names(const std::vector<std::string>& names) {
     });
     if (plain && shown.size() + name.size() < kMostBytes) shown += (shown.empty() ? "" : ", ") + name;
   }
-  return shown;
+  if (!shown.empty()) reply.headers.emplace_back("X-Puna-Ignored", shown);
 }
 
 std::string new_id(std::string_view prefix) {

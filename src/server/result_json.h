@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "http/exchange.h"
 #include "base/json.h"
 #include "engine/request.h"
 #include "server/completion.h"
@@ -14,8 +15,8 @@ namespace puna::server {
 
 std::string dump(const OrderedJson& json);
 
-/// In a header: names of letters, digits, "_", "-" and ".", as many as fit.
-std::string shown_names(const std::vector<std::string>& names);
+/// Tells in X-Puna-Ignored of fields that nobody asked for; names that are no plain words are left out.
+void tell_ignored(http::Reply& reply, const std::vector<std::string>& names);
 
 /// "chatcmpl-" and 24 random characters.
 std::string new_id(std::string_view prefix);

@@ -156,8 +156,7 @@ Service::ChatPrompt Service::read_prompt(Conversation conversation, text::ChatOp
   for (ImageSource& source : conversation.images) {
     if (stopping()) throw ApiError(503, "The server is shutting down.", {}, "shutting_down");
     if (place.gone && place.gone()) throw ApiError(503, "The client has left.", {}, "cancelled");
-    if (engine::Clock::now() > place.deadline())
-      throw ApiError(503, "The request's time ended before its pictures were read.", {}, "deadline");
+    if (engine::Clock::now() > place.deadline()) throw out_of_time("its pictures were read");
     const io::Image image = decode_source(source, options_.images, place.uploads, draining_, place.deadline());
     const auto geometry = media::tile_geometry(image.height, image.width, loaded_.image_processor);
     const text::ImageTiles tiles{geometry.rows, geometry.columns, tile_tokens};
