@@ -15,6 +15,7 @@ namespace puna::synth {
 namespace {
 
 constexpr double kCrowdedTexts = 0.35;
+constexpr double kFewWords = 0.5;
 
 /// {s} is what the fact is about, {v} what it says, {t} a thing or animal that belongs to the relation.
 struct Relation {
@@ -256,16 +257,22 @@ Draft fact_question(Random& random, int64_t length, Split split) {
   return draft;
 }
 
-std::vector<std::string> random_words(Random& random, int64_t budget) {
+std::string word_or_code(Random& random) { return random.chance(0.15) ? code(random) : any_word(random); }
+
+/// In training some have few different words: then what follows is found only by who looks at more than the word before.
+std::vector<std::string> random_words(Random& random, int64_t budget, Split split) {
+  std::vector<std::string> few;
+  if (split == Split::kTrain && random.chance(kFewWords))
+    for (int64_t left = random.between(4, 24); left > 0; --left) few.push_back(word_or_code(random));
   std::vector<std::string> words;
   for (int64_t used = 0; used < budget || words.size() < 2;) {
-    words.push_back(random.chance(0.15) ? code(random) : any_word(random));
+    words.push_back(few.empty() ? word_or_code(random) : random.pick(few));
     used += rough_tokens(words.back()) + 1;
   }
   return words;
 }
 
-Draft copy_words(Random& random, int64_t length) {
+Draft copy_words(Random& random, int64_t length, Split split) {
   constexpr std::array<std::string_view, 11> kForms = {"Repeat these words:\n{x}",
                                                        "Repeat this line:\n{x}",
                                                        "Copy this:\n{x}",
@@ -277,7 +284,7 @@ Draft copy_words(Random& random, int64_t length) {
                                                        "Copy this text: {x}",
                                                        "Repeat the following words: {x}",
                                                        "Echo: {x}"};
-  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 4)));
+  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 4)), split);
   const std::string text = fmt::format("{}", fmt::join(words, " "));
   Draft draft;
   draft.record = chat({fill(random.pick(kForms), {{"x", text}}), text});
@@ -286,7 +293,7 @@ Draft copy_words(Random& random, int64_t length) {
   return draft;
 }
 
-Draft copy_line(Random& random, int64_t length) {
+Draft copy_line(Random& random, int64_t length, Split split) {
   constexpr std::array<std::string_view, 5> kOrder = {"first", "second", "third", "fourth", "fifth"};
   constexpr std::array<std::string_view, 5> kForms = {"Copy the {n} line:\n{x}", "Copy the {n} line of this text:\n{x}",
                                                       "What is the {n} line?\n{x}", "{x}\nWhat is the {n} line?",
@@ -295,7 +302,7 @@ Draft copy_line(Random& random, int64_t length) {
   std::vector<std::string> lines;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t budget = random.between(4, std::max<int64_t>(8, std::min<int64_t>(24, length / 2 / count)));
-    lines.push_back(fmt::format("{}", fmt::join(random_words(random, budget), " ")));
+    lines.push_back(fmt::format("{}", fmt::join(random_words(random, budget, split), " ")));
   }
   const bool last = random.chance(0.2);
   const auto index = static_cast<size_t>(last ? count - 1 : random.below(count));
@@ -308,8 +315,8 @@ Draft copy_line(Random& random, int64_t length) {
   return draft;
 }
 
-Draft copy_word(Random& random, int64_t length) {
-  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 8)));
+Draft copy_word(Random& random, int64_t length, Split split) {
+  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 8)), split);
   const bool first = random.chance(0.5);
   constexpr std::array<std::string_view, 4> kForms = {"What is the {n} word of: {x}", "Copy the {n} word: {x}",
                                                       "Give me the {n} word of this list: {x}",
@@ -326,8 +333,8 @@ Draft copy_word(Random& random, int64_t length) {
 /// Lines come more often in training: to count them takes longer to learn.
 Draft copy_once(Random& random, int64_t length, Split split) {
   const double sort = random.unit();
-  if (sort < (split == Split::kTrain ? 0.3 : 0.5)) return copy_words(random, length);
-  return sort < 0.85 ? copy_line(random, length) : copy_word(random, length);
+  if (sort < (split == Split::kTrain ? 0.4 : 0.5)) return copy_words(random, length, split);
+  return sort < 0.85 ? copy_line(random, length, split) : copy_word(random, length, split);
 }
 
 /// In training often several, one after the other: each must be copied from its own place.
@@ -361,9 +368,9 @@ class Lookup : public Maker {
 class Repeats : public Maker {
  public:
   explicit Repeats(int64_t length) : length_(length) {}
-  Draft make(Random& random, Split, int64_t) const override {
+  Draft make(Random& random, Split split, int64_t) const override {
     const int64_t times = random.between(2, 4), length = random.between(length_ / 4, length_);
-    const std::string once = fmt::format("{}", fmt::join(random_words(random, length / times), " "));
+    const std::string once = fmt::format("{}", fmt::join(random_words(random, length / times, split), " "));
     std::string text = once;
     for (int64_t i = 1; i < times; ++i) text += (random.chance(0.5) ? "\n" : " ") + once;
     Draft draft;

@@ -42,10 +42,10 @@ class Questions : public Maker {
   }
 
  private:
-  /// The plain questions half of the time, where there is a choice.
+  /// The plain questions most of the time, where there is a choice.
   static std::string question(Random& random, const PunaFact& fact) {
     const bool framed = !fact.tasks.empty() || !fact.things.empty();
-    if (!framed || random.chance(0.5)) return random.pick(fact.questions);
+    if (!framed || random.chance(0.75)) return random.pick(fact.questions);
     const auto tasks = static_cast<int64_t>(fact.tasks.size()), things = static_cast<int64_t>(fact.things.size());
     const int64_t chosen = random.below(tasks + things);
     return chosen < tasks ? ask_for_task(random, fact.tasks[static_cast<size_t>(chosen)])
