@@ -42,9 +42,12 @@ class LiveLine {
   ~LiveLine() { erase(); }
 
   void show(const train::StepReport& report) {
-    // Smoothed over the last steps, so that the time left does not jump.
+    // Smoothed over the last steps, so that the time left does not jump; with the checks between them.
     const double weight = steps_ == 0 ? 1 : std::max(0.05, 1.0 / (steps_ + 1.0));
-    seconds_ += weight * (report.seconds - seconds_);
+    const auto now = Clock::now();
+    seconds_ +=
+        weight * ((steps_ == 0 ? report.seconds : std::chrono::duration<double>(now - last_).count()) - seconds_);
+    last_ = now;
     rate_ += weight * (static_cast<double>(report.tokens) / report.seconds - rate_);
     loss_ += weight * (report.result.loss - loss_);
     ++steps_;
@@ -55,7 +58,6 @@ class LiveLine {
     };
     if (report.loss_outlier) outlier("loss", report.result.loss, report.loss_z);
     if (report.norm_outlier) outlier("gradient norm", report.result.grad_norm, report.norm_z);
-    const auto now = Clock::now();
     const bool last = report.step == report.total_steps;
     if (!last && now - shown_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10))) return;
     shown_ = now;
@@ -86,7 +88,7 @@ class LiveLine {
   bool terminal_ = ::isatty(STDERR_FILENO) == 1, drawn_ = false;
   int64_t steps_ = 0;
   double seconds_ = 0, rate_ = 0, loss_ = 0;
-  Clock::time_point shown_ = Clock::now() - std::chrono::hours(1);
+  Clock::time_point last_, shown_ = Clock::now() - std::chrono::hours(1);
 };
 
 // As a word of a shell's command line.

@@ -27,20 +27,37 @@ void Embedder::add(EmbeddingRequest request) {
   jobs_.back().request = std::move(request);
 }
 
+void Embedder::end(Job job, std::exception_ptr error) {
+  job.request.on_done(error ? std::vector<std::vector<float>>() : std::move(job.vectors), error);
+}
+
 int64_t Embedder::step(int64_t rows) {
+  for (auto job = jobs_.begin(); job != jobs_.end();) {
+    const auto next = std::next(job);
+    if (job->request.cancelled && job->request.cancelled()) {
+      Job cancelled = std::move(*job);
+      jobs_.erase(job);
+      end(std::move(cancelled), std::make_exception_ptr(Error("embedding", "was cancelled")));
+    }
+    job = next;
+  }
+  if (jobs_.empty()) return 0;
   Job& job = jobs_.front();
   int64_t done = 0;
   std::exception_ptr error;
   try {
-    if (job.request.cancelled && job.request.cancelled()) fail("embedding", "was cancelled");
     done = run(job, rows);
   } catch (...) {
     error = std::current_exception();
   }
-  if (!error && job.next < job.request.inputs.size()) return done;
-  const Job finished = std::move(job);
+  if (!error && job.next < job.request.inputs.size()) {
+    // Not within an input: one at a time has keys and values.
+    if (job.done == 0) jobs_.splice(jobs_.end(), jobs_, jobs_.begin());
+    return done;
+  }
+  Job finished = std::move(job);
   jobs_.pop_front();
-  finished.request.on_done(error ? std::vector<std::vector<float>>() : finished.vectors, error);
+  end(std::move(finished), error);
   return done;
 }
 
@@ -51,11 +68,12 @@ int64_t Embedder::run(Job& job, int64_t rows) {
   std::vector<int64_t> tokens;
   model::Batch batch;
   batch.sequence_begin = {0};
-  // The first may have begun before and the last go on later; those between are whole.
+  // The first may have begun before or go on later; those behind it are whole.
   std::vector<std::unique_ptr<model::KvCache>> caches;
   for (size_t i = job.next; i < inputs.size() && std::ssize(tokens) < rows; ++i) {
     const int64_t begin = i == job.next ? job.done : 0;
     const int64_t end = std::min(std::ssize(inputs[i]), begin + rows - std::ssize(tokens));
+    if (i > job.next && end < std::ssize(inputs[i])) break;
     tokens.insert(tokens.end(), inputs[i].begin() + begin, inputs[i].begin() + end);
     pieces.push_back({i, begin, end});
     caches.push_back(begin > 0
@@ -68,7 +86,7 @@ int64_t Embedder::run(Job& job, int64_t rows) {
   batch.tokens = at::tensor(tokens, at::kLong).to(loaded_.device);
   use_threads_for(arch::flops_per_token(loaded_.config(), 1) * static_cast<double>(tokens.size()));
   take(job, pieces, loaded_.model->hidden(batch));
-  job.cache = std::move(caches.back());
+  if (job.done > 0) job.cache = std::move(caches.back());
   return std::ssize(tokens);
 }
 
@@ -93,9 +111,9 @@ void Embedder::take(Job& job, const std::vector<Piece>& pieces, const at::Tensor
 
 void Embedder::give_up() {
   while (busy()) {
-    const Job job = std::move(jobs_.front());
+    Job job = std::move(jobs_.front());
     jobs_.pop_front();
-    job.request.on_done({}, std::make_exception_ptr(Error("embedding", "the engine stops")));
+    end(std::move(job), std::make_exception_ptr(Error("embedding", "the engine stops")));
   }
 }
 

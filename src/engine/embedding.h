@@ -1,9 +1,9 @@
 // Texts to vectors: the mean of the hidden states behind the final norm, over all tokens, at length 1.
 #pragma once
 
-#include <deque>
 #include <exception>
 #include <functional>
+#include <list>
 #include <memory>
 #include <vector>
 
@@ -29,7 +29,8 @@ class Embedder {
 
   void add(EmbeddingRequest request);
   bool busy() const { return !jobs_.empty(); }
-  /// At most so many rows, of one request or several of its inputs. Returns how many it ran.
+  /// At most so many rows, of inputs of one request; requests take turns between inputs. Those that nobody waits for
+  /// any more end first. Returns how many rows it ran.
   int64_t step(int64_t rows);
   /// All that is left ends with an error.
   void give_up();
@@ -47,11 +48,12 @@ class Embedder {
     size_t input;
     int64_t begin, end;
   };
+  void end(Job job, std::exception_ptr error);
   int64_t run(Job& job, int64_t rows);
   void take(Job& job, const std::vector<Piece>& pieces, const at::Tensor& hidden_TD);
 
   const LoadedModel& loaded_;
-  std::deque<Job> jobs_;
+  std::list<Job> jobs_;  // the first has its turn
 };
 
 }  // namespace puna::engine

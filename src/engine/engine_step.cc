@@ -298,6 +298,13 @@ bool Engine::take_sample(Stream& stream, std::span<const float> logits) {
     return false;
   }
   result.tokens.push_back(id);
+  const auto emit = [&](std::string_view text) {
+    result.text += text;
+    if (request.on_text) request.on_text(stream.index, text);
+  };
+  // The text that was held back belongs before a token that has none.
+  const bool special = stream.text.is_special(id);
+  if (special) stream.text.push(id, emit);
   if (request.on_token) request.on_token(stream.index, sample);
   if (request.sampling.logprobs >= 0) result.samples.push_back(std::move(sample));
   {
@@ -305,10 +312,7 @@ bool Engine::take_sample(Stream& stream, std::span<const float> logits) {
     ++stats_.generated_tokens;
   }
   stream.push(id);
-  stream.text.push(id, [&](std::string_view text) {
-    result.text += text;
-    if (request.on_text) request.on_text(stream.index, text);
-  });
+  if (!special) stream.text.push(id, emit);
   if (stream.text.stopped())
     end(stream, StopReason::kStopString);
   else if (std::ssize(result.tokens) >= request.max_tokens)

@@ -19,7 +19,9 @@ class TextOut {
   TextOut(std::shared_ptr<const text::Tokenizer> tokenizer, std::vector<std::string> stops);
 
   using Emit = std::function<void(std::string_view)>;
-  /// The text of a stop string is never given out, wherever token boundaries fall.
+  /// Whether the token has no text.
+  bool is_special(text::TokenId id) const;
+  /// The text of a stop string is never given out, wherever token boundaries fall. It ends before a token without text.
   void push(text::TokenId id, const Emit& emit);
   void finish(const Emit& emit);
 

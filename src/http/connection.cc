@@ -18,6 +18,12 @@ namespace asio = boost::asio;
 constexpr std::chrono::seconds kPartTime{10}, kPartSilence{2};
 // An emptied buffer larger than this is given back.
 constexpr size_t kKeptBytes = 4096;
+// Of the next requests while one is answered.
+constexpr size_t kMostAhead = 512 << 10;
+// A client that takes less in Limits::write_time, and not all that there is, counts as gone.
+constexpr size_t kProgressBytes = 64 << 10;
+// Answers with no more than this waiting are not cut, however much waits in all.
+constexpr size_t kSmallAnswer = 1 << 20;
 // Reads, writes or requests of one connection after which the others have their turn.
 constexpr int kTurn = 16;
 
@@ -91,6 +97,9 @@ void Connection::cut() {
 
 void Connection::close() {
   hold_body(0);
+  sent_ = 0;
+  clear(out_);
+  count_unsent();
   boost::system::error_code ignored;
   socket_.close(ignored);
 }
@@ -305,12 +314,15 @@ void Connection::call_handler(Answer& answer, Request request) {
 /// Sends what can be sent now. False when the client has left.
 bool Connection::advance(Answer& answer) {
   for (int turn = 0; turn < kTurn; ++turn) {
-    if (out_.empty()) {
+    const bool more = out_.empty();
+    if (more) {
       if (!collect(answer)) return true;
       last_sent_ = Clock::now();
     }
     const size_t before = out_.size() - sent_;
     if (!push()) return false;
+    count_unsent();
+    if (more && unsent_bytes_ > kSmallAnswer && server_.unsent_bytes > server_.limits.all_unsent_bytes) return false;
     const size_t after = out_.size() - sent_;
     const size_t of_pieces = std::min(before - after, answer.unsent);
     answer.unsent -= of_pieces;
@@ -385,12 +397,22 @@ bool Connection::push() {
       return result.state != IoState::kEnd && result.state != IoState::kFailed;
     }
     sent_ += result.bytes;
-    last_sent_ = Clock::now();
-    if (sent_ < out_.size()) continue;
+    progress_ += result.bytes;
+    const bool all = sent_ == out_.size();
+    if (all || progress_ >= kProgressBytes) {
+      last_sent_ = Clock::now();
+      progress_ = 0;
+    }
+    if (!all) continue;
     sent_ = 0;
     clear(out_);
   }
   return true;
+}
+
+void Connection::count_unsent() {
+  const size_t bytes = out_.size() - sent_;
+  server_.unsent_bytes += static_cast<int64_t>(bytes) - static_cast<int64_t>(std::exchange(unsent_bytes_, bytes));
 }
 
 /// Reads once into in_.
@@ -402,14 +424,14 @@ IoState Connection::fill() {
 }
 
 /// While an answer is awaited: keeps the next requests' bytes, so that the end behind them is seen. False when the
-/// client has left.
+/// client has left, or sends so much more that its end could not be seen.
 bool Connection::read_ahead() {
-  while (std::cmp_less(in_.size(), server_.limits.header_bytes)) {
+  while (in_.size() < kMostAhead) {
     const IoState state = fill();
     if (state == IoState::kEnd || state == IoState::kFailed) return false;
-    if (state != IoState::kDone) break;
+    if (state != IoState::kDone) return true;
   }
-  return true;
+  return false;
 }
 
 void Connection::want(IoState state) {

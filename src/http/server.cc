@@ -249,6 +249,13 @@ void Server::Impl::admit(tcp::socket socket) {
   });
 }
 
+bool is_loopback(const std::string& text) {
+  const asio::ip::address address = parse_address(text);
+  if (address.is_v6() && address.to_v6().is_v4_mapped())
+    return asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).is_loopback();
+  return address.is_loopback();
+}
+
 Server::Server(const ServerOptions& options, Handler handler)
     : impl_(std::make_unique<Impl>(options, std::move(handler))) {}
 Server::~Server() = default;

@@ -24,6 +24,11 @@ std::optional<Descriptor> lock_directory(const std::filesystem::path& dir) {
   return fd;
 }
 
+void sync_directory(const std::filesystem::path& dir) {
+  const Descriptor fd(open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.get() >= 0) fsync(fd.get());
+}
+
 void sync_file_system(const std::filesystem::path& dir) {
   const Descriptor fd(open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0 || syncfs(fd.get()) != 0)

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "io/descriptor.h"
+#include "io/directory.h"
 #include "io/write_failure.h"
 
 namespace puna::io {
@@ -117,12 +118,7 @@ void AtomicFile::commit() {
   if (rename(temporary_.c_str(), path_.c_str()) != 0) fail(path_.string(), "cannot be renamed: {}", reason(errno));
   close(fd_);
   fd_ = -1;
-  // The rename itself is durable only once its directory is; not every file system can flush one, so no error.
-  const fs::path directory = path_.has_parent_path() ? path_.parent_path() : ".";
-  if (const int dir = open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); dir >= 0) {
-    fsync(dir);
-    close(dir);
-  }
+  sync_directory(path_.has_parent_path() ? path_.parent_path() : ".");  // else the rename may be lost
 }
 
 void write_file(const fs::path& path, std::string_view text) {

@@ -11,7 +11,7 @@
 namespace puna::server {
 namespace {
 
-constexpr int64_t kMostListed = 2'000'000;         // log-probabilities in one answer
+constexpr int64_t kMostListed = 1'000'000;         // log-probabilities in one answer
 constexpr size_t kMuchUnsent = size_t{256} << 10;  // bytes; beyond, the answer waits for its client
 constexpr size_t kMostUnsent = size_t{4} << 20;    // bytes; a client that reads no more than that is given up
 
@@ -276,6 +276,7 @@ class Answer : public std::enable_shared_from_this<Answer> {
       place_->release();
       exchange_->reply(std::move(reply));
     } catch (...) {
+      place_->release();
       exchange_->reply(api_error_of(std::current_exception()).reply(error_form(call_.form)));
     }
   }

@@ -86,7 +86,7 @@ std::string request_id(const http::Request& request) {
 }
 
 /// As /v1/chat/completions would give it to the model: `messages`, `tools`, `tool_choice`, `add_generation_prompt`.
-engine::Prompt read_chat_prompt(Fields& fields, const Service::Place& place) {
+engine::Prompt read_chat_prompt(Fields& fields, Service::Place& place) {
   const OrderedJson& messages = fields.required("messages");
   text::ChatOptions options;
   options.add_generation_prompt = fields.boolean("add_generation_prompt").value_or(true);
@@ -236,6 +236,12 @@ void Api::reply(const Exchange& exchange, const OrderedJson& json, const std::ve
   exchange->reply(std::move(reply));
 }
 
+void Api::reply(const Place& place, const Exchange& exchange, const OrderedJson& json,
+                const std::vector<std::string>& unknown) {
+  place->release();
+  reply(exchange, json, unknown);
+}
+
 void Api::with_body(const Incoming& asked, Work work) {
   const http::Request& request = asked.request;
   if (const auto coding = request.header("content-encoding"); !coding.empty() && lower(coding) != "identity")
@@ -277,6 +283,7 @@ void Api::read(const std::shared_ptr<Reading>& reading) {
     one.place->in_large_lane = true;
     one.place->service().prepare([this, reading] { read(reading); }, Service::Lane::kLarge);
   } catch (...) {
+    one.place->release();
     one.exchange->reply(api_error_of(std::current_exception()).reply(one.error_form));
   }
 }
@@ -335,7 +342,7 @@ void Api::tokenize(const Incoming& asked) {
       }
     }
     if (std::ssize(tokens) > kMostTokensShown) throw ApiError(413, "The text has too many tokens to list");
-    reply(exchange,
+    reply(place, exchange,
           {{"count", tokens.size()},
            {"max_model_len", service.loaded().config().text.max_position_embeddings},
            {"tokens", tokens}},
@@ -359,7 +366,7 @@ void Api::detokenize(const Incoming& asked) {
       ids.push_back(static_cast<text::TokenId>(value));
     }
     const std::string text = service.loaded().tokenizer->decode(ids);
-    reply(exchange, {{"prompt", text}, {"content", text}}, fields.unknown());
+    reply(place, exchange, {{"prompt", text}, {"content", text}}, fields.unknown());
   });
 }
 
@@ -381,7 +388,7 @@ void Api::apply_template(const Incoming& asked) {
   with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     Fields fields(body);
     const engine::Prompt prompt = read_chat_prompt(fields, *place);
-    reply(exchange, {{"prompt", place->service().loaded().tokenizer->decode(prompt.tokens)}}, fields.unknown());
+    reply(place, exchange, {{"prompt", place->service().loaded().tokenizer->decode(prompt.tokens)}}, fields.unknown());
   });
 }
 

@@ -71,6 +71,9 @@ class Api {
   void check_caller(Incoming& asked, const Route& route);
   /// `unknown`: fields that the request should not have, told in a header.
   void reply(const Exchange& exchange, const OrderedJson& json, const std::vector<std::string>& unknown = {});
+  /// Gives the place back before that.
+  void reply(const Place& place, const Exchange& exchange, const OrderedJson& json,
+             const std::vector<std::string>& unknown = {});
   /// Reads the body as JSON and answers, on a worker.
   using Work = std::function<void(const OrderedJson&, const Place&, const Exchange&)>;
   void with_body(const Incoming& asked, Work work);

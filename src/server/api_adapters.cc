@@ -28,7 +28,7 @@ void Api::load_adapter(const Incoming& asked) {
     const auto path = allowed_path(service.options().adapter_directory, given);
     if (path.empty()) throw ApiError(400, "'lora_path' is no directory that the server allows", "lora_path");
     service.adapters().load(name, path);
-    reply(exchange, {{"status", "loaded"}, {"lora_name", name}});
+    reply(place, exchange, {{"status", "loaded"}, {"lora_name", name}});
   });
 }
 
@@ -39,7 +39,7 @@ void Api::unload_adapter(const Incoming& asked) {
     const std::string name = fields.required_text("lora_name");
     if (!place->service().adapters().unload(name))
       throw ApiError(404, fmt::format("There is no adapter '{}'", name.substr(0, 100)), "lora_name");
-    reply(exchange, {{"status", "unloaded"}, {"lora_name", name}});
+    reply(place, exchange, {{"status", "unloaded"}, {"lora_name", name}});
   });
 }
 

@@ -32,7 +32,7 @@ void Api::messages(const Incoming& asked) {
 void Api::count_tokens(const Incoming& asked) {
   with_body(asked, [this](const OrderedJson& body, const Place& place, const Exchange& exchange) {
     const CompletionCall call = read_messages_call(body, *place, true);
-    reply(exchange, {{"input_tokens", call.requests.front().prompt.tokens.size()}}, call.unknown);
+    reply(place, exchange, {{"input_tokens", call.requests.front().prompt.tokens.size()}}, call.unknown);
   });
 }
 

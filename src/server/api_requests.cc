@@ -26,8 +26,9 @@ void Api::routing(const Incoming& asked) {
       [this, exchange = asked.exchange, kept = std::move(kept), place = asked.service->take_place()] {
         if (exchange->gone()) return;
         try {
-          reply(exchange, routing_json(*kept, place->service().loaded()));
+          reply(place, exchange, routing_json(*kept, place->service().loaded()));
         } catch (...) {
+          place->release();
           exchange->reply(api_error_of(std::current_exception()).reply());
         }
       },

@@ -88,10 +88,10 @@ void read_sampling(Fields& fields, const engine::LoadedModel& loaded, engine::Sa
 }
 
 /// Errors name the field that the grammar came from.
-GrammarPointer compiled(Service& service, Service::GrammarKind kind, const std::string& text,
+GrammarPointer compiled(const Service::Place& place, Service::GrammarKind kind, const std::string& text,
                         const std::string& field) {
   try {
-    return service.grammar(kind, text);
+    return place.service().grammar(kind, text, place);
   } catch (const Error& error) {
     throw ApiError(400, error.what(), field);
   }
@@ -106,11 +106,11 @@ engine::TokenId read_token(const OrderedJson& id, const std::string& path, const
   return id.get<engine::TokenId>();
 }
 
-GrammarPointer read_format(const OrderedJson& format, const std::string& path, bool flat, Service& service) {
+GrammarPointer read_format(const OrderedJson& format, const std::string& path, bool flat, const Service::Place& place) {
   Fields form(format, path);
   const std::string type = form.required_text("type");
   if (type == "text") return nullptr;
-  if (type == "json_object") return service.grammar(Service::GrammarKind::kAnyJsonObject, "");
+  if (type == "json_object") return compiled(place, Service::GrammarKind::kAnyJsonObject, "", form.path_of("type"));
   if (type != "json_schema") wrong_field(form.path_of("type"), OrderedJson(type), "text, json_object or json_schema");
   const std::string at = flat ? path : form.path_of("json_schema");
   const OrderedJson* named = flat ? &format : form.find("json_schema");
@@ -118,15 +118,15 @@ GrammarPointer read_format(const OrderedJson& format, const std::string& path, b
   Fields schema(*named, at);
   const OrderedJson* given = schema.find("schema");
   if (!given) throw ApiError(400, fmt::format("'{}' is missing", schema.path_of("schema")), schema.path_of("schema"));
-  return compiled(service, Service::GrammarKind::kJsonSchema, given->dump(), schema.path_of("schema"));
+  return compiled(place, Service::GrammarKind::kJsonSchema, given->dump(), schema.path_of("schema"));
 }
 
-GrammarPointer read_grammar(Fields& fields, Service& service) {
+GrammarPointer read_grammar(Fields& fields, const Service::Place& place) {
   const auto gbnf = fields.text("grammar");
   const OrderedJson* format = fields.find("response_format");
-  if (!format) return gbnf ? compiled(service, Service::GrammarKind::kGbnf, *gbnf, "grammar") : nullptr;
+  if (!format) return gbnf ? compiled(place, Service::GrammarKind::kGbnf, *gbnf, "grammar") : nullptr;
   if (gbnf) throw ApiError(400, "'grammar' and 'response_format' cannot both be given", "grammar");
-  return read_format(*format, "response_format", false, service);
+  return read_format(*format, "response_format", false, place);
 }
 
 void read_stop_strings(Fields& fields, const std::string& name, engine::Request& request) {
@@ -194,16 +194,16 @@ void set_tokens(Fields& fields, std::initializer_list<const char*> names, int64_
   }
 }
 
-void set_prompt(Conversation conversation, Tools tools, engine::Request request, CompletionCall& call, Service& service,
+void set_prompt(Conversation conversation, Tools tools, engine::Request request, CompletionCall& call,
                 Service::Place& place) {
   if (!tools.schema.empty()) {
     if (request.grammar)
       throw ApiError(400, "'tool_choice' that asks for a call and a grammar exclude each other", "tool_choice");
-    request.grammar = compiled(service, Service::GrammarKind::kJsonSchema, tools.schema, "tools");
+    request.grammar = compiled(place, Service::GrammarKind::kJsonSchema, tools.schema, "tools");
   }
   text::ChatOptions options;
   options.tools = std::move(tools.definitions);
-  auto made = service.prompt_of(std::move(conversation), std::move(options), place, prompt_field(call.form));
+  auto made = place.service().prompt_of(std::move(conversation), std::move(options), place, prompt_field(call.form));
   request.prompt = std::move(made.prompt);
   call.images = std::move(made.images);
   place.uploads.clear();

@@ -21,9 +21,9 @@ using GrammarPointer = std::shared_ptr<const grammar::CompiledGrammar>;
 engine::TokenId read_token(const OrderedJson& id, const std::string& path, const engine::LoadedModel& loaded);
 
 /// `grammar` and `response_format`; null: any text.
-GrammarPointer read_grammar(Fields& fields, Service& service);
+GrammarPointer read_grammar(Fields& fields, const Service::Place& place);
 /// {"type": "json_schema", "json_schema": {"schema"}}; `flat`: {"type": "json_schema", "schema"}.
-GrammarPointer read_format(const OrderedJson& format, const std::string& path, bool flat, Service& service);
+GrammarPointer read_format(const OrderedJson& format, const std::string& path, bool flat, const Service::Place& place);
 
 /// An array of strings, as stops beside those of read_common().
 void read_stop_strings(Fields& fields, const std::string& name, engine::Request& request);
@@ -39,7 +39,7 @@ void read_completions(Fields& fields, const Service& service, engine::Request& r
 void set_tokens(Fields& fields, std::initializer_list<const char*> names, int64_t least, const Service& service,
                 engine::Request& request);
 /// Makes the conversation the call's one prompt.
-void set_prompt(Conversation conversation, Tools tools, engine::Request request, CompletionCall& call, Service& service,
+void set_prompt(Conversation conversation, Tools tools, engine::Request request, CompletionCall& call,
                 Service::Place& place);
 
 }  // namespace puna::server

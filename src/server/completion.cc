@@ -47,7 +47,7 @@ CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place) {
   Fields fields(body);
   CompletionCall call;
   engine::Request request = read_common(fields, service, place, call);
-  request.grammar = read_grammar(fields, service);
+  request.grammar = read_grammar(fields, place);
   read_completions(fields, service, request);
   set_tokens(fields, {"max_completion_tokens", "max_tokens"}, 1, service, request);
   const bool logprobs = fields.boolean("logprobs").value_or(false);
@@ -57,7 +57,7 @@ CompletionCall read_chat_call(const OrderedJson& body, Service::Place& place) {
   const OrderedJson& messages = fields.required("messages");
   Tools tools = read_tools(fields);
   Conversation conversation = read_messages(messages, "messages");
-  set_prompt(std::move(conversation), std::move(tools), std::move(request), call, service, place);
+  set_prompt(std::move(conversation), std::move(tools), std::move(request), call, place);
   call.unknown = fields.unknown();
   return call;
 }
@@ -69,7 +69,7 @@ CompletionCall read_completion_call(const OrderedJson& body, Service::Place& pla
   CompletionCall call;
   call.form = CallForm::kCompletions;
   engine::Request request = read_common(fields, service, place, call);
-  request.grammar = read_grammar(fields, service);
+  request.grammar = read_grammar(fields, place);
   read_completions(fields, service, request);
   call.echo = fields.boolean("echo").value_or(false);
   set_tokens(fields, {"max_tokens"}, call.echo ? 0 : 1, service, request);

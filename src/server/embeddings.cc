@@ -85,6 +85,7 @@ void answer_embeddings(const OrderedJson& body, std::shared_ptr<Service::Place> 
     auto shared = std::make_shared<const std::vector<std::vector<float>>>(std::move(vectors));
     service.prepare(
         [=, &service] {
+          place->release();
           if (error && engine::Clock::now() > place->deadline())
             return exchange->reply(out_of_time("its vectors were made").reply());
           if (error) return exchange->reply(api_error_of_run(error).reply());

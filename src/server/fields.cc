@@ -91,9 +91,10 @@ void Fields::ignore(std::initializer_list<const char*> names) {
 }
 
 std::vector<std::string> Fields::unknown() const {
+  constexpr size_t kMostNames = 64, kLongestName = 128;  // they stay as long as the request runs
   std::vector<std::string> names;
   for (const auto& [name, value] : object_.items()) {
-    if (!known_.contains(name)) names.push_back(name);
+    if (names.size() < kMostNames && name.size() <= kLongestName && !known_.contains(name)) names.push_back(name);
   }
   return names;
 }

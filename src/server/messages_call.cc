@@ -172,7 +172,7 @@ CompletionCall read_messages_call(const OrderedJson& body, Service::Place& place
     wrong_field("messages", messages, fmt::format("an array of 1 to {} messages", kMostMessages));
   for (size_t i = 0; i < messages.size(); ++i) reader.add(messages[i], fmt::format("messages[{}]", i));
   join_system_messages(conversation.messages);
-  set_prompt(std::move(conversation), std::move(tools), std::move(request), call, service, place);
+  set_prompt(std::move(conversation), std::move(tools), std::move(request), call, place);
   call.unknown = fields.unknown();
   return call;
 }

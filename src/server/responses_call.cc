@@ -3,6 +3,7 @@
 
 #include "server/api_error.h"
 #include "server/call_fields.h"
+#include "server/result_json.h"
 
 namespace puna::server {
 namespace {
@@ -89,11 +90,12 @@ Tools read_flat_tools(Fields& fields) {
   return read_tools(of_chat);
 }
 
-/// What the answer says of the request.
+/// What the answer says of the request. It stays as long as the request runs: what is long is not said again.
 OrderedJson echo(const OrderedJson& body, const engine::Request& request) {
+  constexpr size_t kMostBytes = 64 << 10;  // of one field, as JSON
   const auto given = [&](const char* name, OrderedJson absent) {
     const auto at = body.find(name);
-    if (at != body.end() && !at->is_null()) absent = *at;
+    if (at != body.end() && !at->is_null() && dump(*at).size() <= kMostBytes) absent = *at;
     return absent;
   };
   return {{"instructions", given("instructions", nullptr)},
@@ -127,7 +129,7 @@ CompletionCall read_responses_call(const OrderedJson& body, Service::Place& plac
   if (const OrderedJson* text = fields.find("text")) {
     Fields of_text(*text, "text");
     if (const OrderedJson* format = of_text.find("format"))
-      request.grammar = read_format(*format, "text.format", true, service);
+      request.grammar = read_format(*format, "text.format", true, place);
   }
   if (const auto top = fields.integer("top_logprobs", 0, kMostAlternatives))
     call.top_logprobs = request.sampling.logprobs = static_cast<int>(*top);
@@ -138,7 +140,7 @@ CompletionCall read_responses_call(const OrderedJson& body, Service::Place& plac
   Tools tools = read_flat_tools(fields);
   Conversation conversation = read_input(fields);
   call.echoed = echo(body, request);
-  set_prompt(std::move(conversation), std::move(tools), std::move(request), call, service, place);
+  set_prompt(std::move(conversation), std::move(tools), std::move(request), call, place);
   call.unknown = fields.unknown();
   return call;
 }

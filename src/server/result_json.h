@@ -6,9 +6,9 @@
 #include <string_view>
 #include <vector>
 
-#include "http/exchange.h"
 #include "base/json.h"
 #include "engine/request.h"
+#include "http/exchange.h"
 #include "server/completion.h"
 
 namespace puna::server {

@@ -18,6 +18,8 @@ namespace puna::server {
 namespace {
 
 constexpr size_t kKeptGrammars = 64, kKeptGrammarBytes = size_t{256} << 20;
+constexpr int64_t kMostPictureBytes = int64_t{2} << 30;  // as vectors
+constexpr size_t kMostGrammarBytes = size_t{1} << 30;    // with those that requests under way still use
 
 }  // namespace
 
@@ -54,7 +56,15 @@ engine::Clock::time_point Service::Place::deadline() const {
 
 void Service::Place::release() {
   service_.num_places_ -= std::exchange(held_, 0);
+  service_.picture_bytes_ -= std::exchange(picture_bytes_, 0);
   key_use.reset();
+}
+
+void Service::Place::count_pictures(int64_t bytes) {
+  picture_bytes_ += bytes;
+  if ((service_.picture_bytes_ += bytes) > kMostPictureBytes && service_.picture_bytes_ > picture_bytes_)
+    throw ApiError(503, "The pictures of the requests under way leave no memory for these; try again.", {},
+                   "too_many_pictures");
 }
 
 void Service::Place::count_answers(int64_t answers) {
@@ -116,7 +126,7 @@ void Service::work(const std::stop_token& stop, bool large_too) {
   }
 }
 
-Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOptions options, const Place& place,
+Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOptions options, Place& place,
                                        const char* field) const {
   try {
     return read_prompt(std::move(conversation), std::move(options), place, field);
@@ -125,7 +135,7 @@ Service::ChatPrompt Service::prompt_of(Conversation conversation, text::ChatOpti
   }
 }
 
-Service::ChatPrompt Service::read_prompt(Conversation conversation, text::ChatOptions options, const Place& place,
+Service::ChatPrompt Service::read_prompt(Conversation conversation, text::ChatOptions options, Place& place,
                                          const char* field) const {
   std::vector<std::string> uploads;
   for (const auto& [name, bytes] : place.uploads) uploads.push_back(name);
@@ -162,6 +172,8 @@ Service::ChatPrompt Service::read_prompt(Conversation conversation, text::ChatOp
     const text::ImageTiles tiles{geometry.rows, geometry.columns, tile_tokens};
     tokens += int64_t{tiles.num_tiles() - 1} * tile_tokens;
     check(tokens);
+    place.count_pictures(tiles.num_tiles() * tile_tokens * loaded_.config().text.hidden_size *
+                         static_cast<int64_t>(c10::elementSize(loaded_.dtype)));
     all_tiles.push_back(tiles);
     try {
       images.push_back(engine::encode_image(loaded_, image));
@@ -172,7 +184,8 @@ Service::ChatPrompt Service::read_prompt(Conversation conversation, text::ChatOp
   return {engine::chat_prompt(loaded_, messages, images, options), std::move(all_tiles)};
 }
 
-std::shared_ptr<const grammar::CompiledGrammar> Service::grammar(GrammarKind kind, const std::string& text) {
+std::shared_ptr<const grammar::CompiledGrammar> Service::grammar(GrammarKind kind, const std::string& text,
+                                                                 const Place& place) {
   const std::string key = fmt::format("{} {}", static_cast<int>(kind), text);
   {
     const std::lock_guard lock(grammar_mutex_);
@@ -181,6 +194,14 @@ std::shared_ptr<const grammar::CompiledGrammar> Service::grammar(GrammarKind kin
       grammars_.splice(grammars_.begin(), grammars_, at);
       return at->second;
     }
+    if (!place.in_large_lane) throw LargeWork();
+    std::erase_if(live_grammars_, [](const auto& weak) { return weak.expired(); });
+    size_t bytes = 0;
+    for (const auto& weak : live_grammars_)
+      if (const auto live = weak.lock()) bytes += live->bytes();
+    if (bytes > kMostGrammarBytes)
+      throw ApiError(503, "The grammars of the requests under way leave no memory for another; try again.", {},
+                     "too_many_grammars");
   }
   const auto source = [&] {
     if (kind == GrammarKind::kGbnf) return grammar::read_gbnf(text, "grammar");
@@ -189,6 +210,7 @@ std::shared_ptr<const grammar::CompiledGrammar> Service::grammar(GrammarKind kin
   };
   auto compiled = grammar::CompiledGrammar::compile(source(), engine::grammar_vocabulary(loaded_));
   const std::lock_guard lock(grammar_mutex_);
+  live_grammars_.push_back(compiled);
   grammars_.emplace_front(key, compiled);
   // They grow while they are used, and are counted anew: the least lately used go first.
   size_t bytes = 0, kept = 0;

@@ -55,6 +55,9 @@ class Service {
     /// A request of several answers holds as many places. Throws ApiError 429 when there are not so many, unless it is
     /// alone.
     void count_answers(int64_t answers);
+    /// Counts the vectors of pictures that wait for their answer. Throws ApiError 503 when those of others leave no
+    /// memory for them.
+    void count_pictures(int64_t bytes);
     /// When its time ends: the request's own, at most ServiceOptions::request_seconds.
     engine::Clock::time_point deadline() const;
     /// Gives back what counts against limits, before the client learns that its answer is there.
@@ -64,16 +67,17 @@ class Service {
     double seconds = 1e9;                   // that the request gives itself
     Uploads uploads;                        // pictures that came beside the JSON
     std::function<bool()> gone;             // whether nobody waits any more; may be empty
-    bool in_large_lane = false;             // pictures are allowed to take their time
+    bool in_large_lane = false;             // pictures and grammars are allowed to take their time
     int owner = -1;                         // whose key asks; -1: no keys are in force
     std::shared_ptr<void> key_use;          // of the limits of the key that asks
     std::shared_ptr<RequestRecord> record;  // for the log of requests; null: none is kept
 
    private:
     Service& service_;
-    int64_t held_ = 1;
+    int64_t held_ = 1, picture_bytes_ = 0;
   };
-  /// Thrown by work that would hold up small requests, as reading pictures would: it belongs to Lane::kLarge.
+  /// Thrown by work that would hold up small requests, as reading pictures or compiling a grammar: it belongs to
+  /// Lane::kLarge.
   struct LargeWork {};
   /// Throws ApiError 429 when there is none, 503 once stopping.
   std::shared_ptr<Place> take_place();
@@ -89,12 +93,13 @@ class Service {
     engine::Prompt prompt;
     std::vector<text::ImageTiles> images;
   };
-  ChatPrompt prompt_of(Conversation conversation, text::ChatOptions options, const Place& place,
-                       const char* field) const;
+  ChatPrompt prompt_of(Conversation conversation, text::ChatOptions options, Place& place, const char* field) const;
 
   enum class GrammarKind { kGbnf, kJsonSchema, kAnyJsonObject };
-  /// Compiled, or from an earlier request. Throws Error for one that is wrong.
-  std::shared_ptr<const grammar::CompiledGrammar> grammar(GrammarKind kind, const std::string& text);
+  /// Compiled, or from an earlier request. Throws Error for one that is wrong, LargeWork where compiling it would hold
+  /// up small requests, ApiError 503 while those in use leave no memory for it.
+  std::shared_ptr<const grammar::CompiledGrammar> grammar(GrammarKind kind, const std::string& text,
+                                                          const Place& place);
 
   /// Whether no Place lives: nothing of it is in use.
   bool idle() const { return num_alive_ == 0; }
@@ -115,8 +120,7 @@ class Service {
   int64_t created() const { return created_; }  // unix_time()
 
  private:
-  ChatPrompt read_prompt(Conversation conversation, text::ChatOptions options, const Place& place,
-                         const char* field) const;
+  ChatPrompt read_prompt(Conversation conversation, text::ChatOptions options, Place& place, const char* field) const;
   void work(const std::stop_token& stop, bool large_too);
   std::function<void()> take_work(bool large_too);
   bool has_work(bool large_too) const;
@@ -128,12 +132,14 @@ class Service {
   Requests requests_;
   std::atomic<int64_t> num_places_ = 0;  // of max_requests
   std::atomic<int64_t> num_alive_ = 0;   // Place objects
+  std::atomic<int64_t> picture_bytes_ = 0;
   std::atomic<bool> draining_ = false;
   engine::Engine engine_;
   Adapters adapters_{engine_};
 
   std::mutex grammar_mutex_;
   std::list<std::pair<std::string, std::shared_ptr<const grammar::CompiledGrammar>>> grammars_;  // last used first
+  std::vector<std::weak_ptr<const grammar::CompiledGrammar>> live_grammars_;  // of requests, in grammars_ or not
 
   std::mutex work_mutex_;
   std::condition_variable_any work_arrived_;

@@ -259,7 +259,8 @@ Draft fact_question(Random& random, int64_t length, Split split) {
 
 std::string word_or_code(Random& random) { return random.chance(0.15) ? code(random) : any_word(random); }
 
-/// In training some have few different words: then what follows is found only by who looks at more than the word before.
+/// In training some have few different words: then what follows is found only by who looks at more than the word
+/// before.
 std::vector<std::string> random_words(Random& random, int64_t budget, Split split) {
   std::vector<std::string> few;
   if (split == Split::kTrain && random.chance(kFewWords))
@@ -284,7 +285,8 @@ Draft copy_words(Random& random, int64_t length, Split split) {
                                                        "Copy this text: {x}",
                                                        "Repeat the following words: {x}",
                                                        "Echo: {x}"};
-  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 4)), split);
+  const std::vector<std::string> words =
+      random_words(random, random.between(4, std::max<int64_t>(8, length / 4)), split);
   const std::string text = fmt::format("{}", fmt::join(words, " "));
   Draft draft;
   draft.record = chat({fill(random.pick(kForms), {{"x", text}}), text});
@@ -316,7 +318,8 @@ Draft copy_line(Random& random, int64_t length, Split split) {
 }
 
 Draft copy_word(Random& random, int64_t length, Split split) {
-  const std::vector<std::string> words = random_words(random, random.between(4, std::max<int64_t>(8, length / 8)), split);
+  const std::vector<std::string> words =
+      random_words(random, random.between(4, std::max<int64_t>(8, length / 8)), split);
   const bool first = random.chance(0.5);
   constexpr std::array<std::string_view, 4> kForms = {"What is the {n} word of: {x}", "Copy the {n} word: {x}",
                                                       "Give me the {n} word of this list: {x}",

@@ -1,7 +1,6 @@
 #include "train/checkpoint_write.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <cstdio>
 
@@ -9,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "checkpoint/scalar_type.h"
+#include "io/directory.h"
 #include "io/file.h"
 #include "io/hash.h"
 #include "io/safetensors.h"
@@ -26,14 +26,6 @@ int64_t free_bytes(const fs::path& dir) {
   std::error_code ec;
   const auto space = fs::space(dir, ec);
   return ec ? -1 : static_cast<int64_t>(space.available);
-}
-
-/// Makes renames within `dir` durable; not every file system can flush a directory, so no error.
-void sync_directory(const fs::path& dir) {
-  if (const int fd = open(dir.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); fd >= 0) {
-    fsync(fd);
-    close(fd);
-  }
 }
 
 fs::path unfinished(fs::path path) { return path += kUnfinished; }
@@ -160,7 +152,7 @@ void write_checkpoint(const CheckpointOptions& options, const Checkpoint& checkp
              ? ""
              : fmt::format("; it needs {} on disk, {} are free", format_bytes(needed), format_bytes(free)));
   }
-  sync_directory(options.dir);
+  io::sync_directory(options.dir);
   io::write_file(options.dir / "latest", step_name(checkpoint.step) + "\n");
   prune(options, checkpoint.step);
   remove_left_overs(options.dir);

@@ -74,7 +74,7 @@ uint32_t crc32c(std::string_view bytes) {
   return ~crc;
 }
 
-EventFile::EventFile(const fs::path& dir) {
+EventFile::EventFile(const fs::path& dir, int64_t first_step) {
   std::error_code ec;
   fs::create_directories(dir, ec);
   const auto seconds = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
@@ -86,6 +86,15 @@ EventFile::EventFile(const fs::path& dir) {
   }
   std::string event = event_now();
   put_bytes(event, 3, "brain.Event:2");  // file_version, the first record of every event file
+  write_record(event);
+  if (first_step <= 1) return;
+  std::string start;  // SessionLog: status = 1, of which 1 is START
+  put_key(start, 1, kVarint);
+  put_varint(start, 1);
+  event = event_now();
+  put_key(event, 2, kVarint);
+  put_varint(event, static_cast<uint64_t>(first_step));
+  put_bytes(event, 7, start);
   write_record(event);
 }
 

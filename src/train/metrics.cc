@@ -95,8 +95,8 @@ std::string metrics_line(const StepReport& report, const std::vector<std::string
   return json.dump();
 }
 
-RunLog::RunLog(const std::filesystem::path& dir, int64_t metrics_bytes)
-    : dir_(dir), metrics_bytes_(metrics_bytes), events_(dir) {
+RunLog::RunLog(const std::filesystem::path& dir, int64_t metrics_bytes, int64_t first_step)
+    : dir_(dir), metrics_bytes_(metrics_bytes), events_(dir, first_step) {
   metrics_ = open_for_append(dir / "metrics.jsonl");
   struct stat status = {};
   if (::fstat(metrics_.get(), &status) != 0 || status.st_size < metrics_bytes)
@@ -121,6 +121,7 @@ void RunLog::write(const StepReport& report, const std::vector<std::string>& sou
   const Json timing = {{"step", report.step},
                        {"seconds", report.seconds},
                        {"tokens_per_second", tokens_per_second},
+                       {"flops", report.flops},
                        {"mfu", report.mfu},
                        {"data_wait_seconds", report.data_wait_seconds},
                        {"peak_bytes", peak_resident_memory_bytes()}};

@@ -58,8 +58,8 @@ std::string metrics_line(const StepReport& report, const std::vector<std::string
 class RunLog {
  public:
   /// Appends to the files in `dir`. `metrics_bytes` of metrics.jsonl are kept, what follows is cut off (a resumed run
-  /// writes it again); Error when the file is shorter.
-  RunLog(const std::filesystem::path& dir, int64_t metrics_bytes);
+  /// writes it again, from `first_step` on); Error when the file is shorter.
+  RunLog(const std::filesystem::path& dir, int64_t metrics_bytes, int64_t first_step = 1);
 
   void write(const StepReport& report, const std::vector<std::string>& source_names, bool details);
   int64_t metrics_bytes() const { return metrics_bytes_; }

@@ -258,7 +258,9 @@ arch::Llama4Config stage_config(const arch::Llama4Config& base, const StageConfi
       fail(where, "'{}ntk_factor' is {}; it must be 1 or more", path, factor.dump());
     const auto width = static_cast<double>(base.text.head_dim);
     changes.erase("ntk_factor");
-    changes["rope_theta"] = base.text.rope_theta * std::pow(factor.get<double>(), width / (width - 2));
+    const Json theta = changes.value("rope_theta", Json(base.text.rope_theta));
+    if (!theta.is_number()) fail(where, "'{}rope_theta' is {}; it must be a number", path, theta.dump());
+    changes["rope_theta"] = theta.get<double>() * std::pow(factor.get<double>(), width / (width - 2));
   }
   Json known = text;
   known["rope_theta"] = known["rope_scaling"] = nullptr;

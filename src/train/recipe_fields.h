@@ -65,7 +65,7 @@ void visit(V& v, SourceConfig& c) {
   v("length", c.length, "generate: rough tokens of a document");
   v("file", c.file, "generate: what the generator reads, relative to the recipe");
   v("weight", c.weight, "share of the tokens, relative to the others");
-  v("max_epochs", c.max_epochs, "how often it may be gone through; 0: no limit");
+  v("max_epochs", c.max_epochs, "how often it may be gone through in one stage; 0: no limit");
   v("validation", c.validation, "only measured, never trained on; generate: the held-out split");
 }
 
@@ -102,7 +102,7 @@ void visit(V& v, Recipe& r) {
   v("seed", r.seed, "of weights and order of samples");
   v("threads", r.threads, "0: all physical cores");
   v("precision", r.precision, "float32, float64, or bfloat16 with FP32 master weights");
-  v("recompute", r.recompute, "compute blocks again in backward, to save memory");
+  v("recompute", r.recompute, "compute blocks of the text model again in backward, to save memory");
   v("deterministic", r.deterministic, "the same bits every time, on one machine with the same threads");
 }
 

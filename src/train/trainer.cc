@@ -100,6 +100,8 @@ class Run {
     start_or_resume();
     const double peak = measured_peak_flops(compute_dtype(recipe_));
     at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/true);
+    // Else every buffer that is written whole right after would be filled with NaN first.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
     while (stage_ < recipe_.stages.size()) {
       if (!run_stage(writer, peak)) {
         stop(writer);
@@ -220,7 +222,8 @@ class Run {
     }
     learner_ = std::make_unique<Learner>(std::move(masters), compute_dtype(recipe_), parallel::self_comm());
     if (resume) restore(checkpoint, state);
-    log_ = std::make_unique<RunLog>(dir_, state.metrics_bytes);
+    log_ = std::make_unique<RunLog>(dir_, state.metrics_bytes, step_ + 1);
+    io::sync_directory(dir_);
     if (resume) note(fmt::format("going on after step {} of {}", step_, recipe_.total_steps()));
   }
 

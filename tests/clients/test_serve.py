@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -293,12 +294,17 @@ def test_a_client_that_leaves_stops_the_work(url):
                            b"Content-Length: %d\r\n\r\n" % len(body) + body)
         assert b"200" in connection.recv(4096)
         connection.recv(4096)
+    def generated():
+        return int(re.search(r"^puna_generated_tokens_total (\d+)", ask(url + "/metrics")[2], re.M)[1])
+
+    before = generated()
     for _ in range(600):
         if "puna_completions_running 0" in ask(url + "/metrics")[2]:
             break
         time.sleep(0.05)
     else:
         pytest.fail("the completion went on")
+    assert generated() - before < 4000, "of the 16,000 that it asked for"
 
 
 def test_many_at_once_get_what_each_gets_alone(client):

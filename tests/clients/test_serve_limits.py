@@ -49,6 +49,15 @@ def logprob(answer):
     return answer["choices"][0]["logprobs"]["content"][0]["logprob"]
 
 
+def test_as_many_pictures_as_a_prompt_may_have(url):
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(png()).decode()}}
+    for count, expected in ((48, 200), (49, 400)):
+        status, _, answer = ask(url + "/v1/chat/completions", {"messages": say([picture] * count), "max_tokens": 2})
+        assert status == expected, answer
+        if status == 200:
+            assert len(answer["usage"]["prompt_tokens_details"]["images"]) == count
+
+
 def test_pictures_of_a_form_and_of_a_directory(model, tmp_path):
     allowed, outside = tmp_path / "allowed", tmp_path / "outside"
     allowed.mkdir()

@@ -2,12 +2,13 @@
 import json
 import math
 import pathlib
+import re
 import subprocess
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from train_support import PUNA, checkpoints, metrics, train, write_recipe
+from train_support import PUNA, checkpoints, command, metrics, train, write_recipe
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden" / "data" / "ckpt" / "a_scout"
 STEPS = 30
@@ -108,6 +109,16 @@ def test_a_tokenizer_of_another_model_is_refused(recipe, run, tmp_path):
     assert str(run / "none") in said, said
 
 
+def test_the_line_of_a_run_says_how_fast_it_is_and_how_long_it_takes(recipe, tmp_path):
+    said = subprocess.run(command(recipe, tmp_path / "run", "stage.short.steps=8", "stage.long.steps=1",
+                                  "stage.long.schedule={}"), check=True, capture_output=True, text=True).stderr
+    last = [line for line in said.splitlines() if line.startswith("long 9/9")][-1]
+    seen = re.fullmatch(r"long 9/9  loss (\S+)  (\d+) tokens/s  MFU (\d+)%  data wait (\d+)%  0s left", last)
+    assert seen and 0 < float(seen[1]) < 20 and int(seen[2]) > 0 and 0 < int(seen[3]) and int(seen[4]) <= 100
+    usage = subprocess.run([PUNA, "train", "--help"], check=True, capture_output=True, text=True).stdout
+    assert "MFU = 3 x forward FLOPs of the step / (seconds x" in usage
+
+
 def test_data_that_run_out_end_the_run_clearly(recipe, tmp_path):
     text = recipe.read_text().replace('documents = 200', 'documents = 200\nmax_epochs = 1')
     short = recipe.parent / "short.toml"
@@ -180,7 +191,7 @@ validation = true
 
 
 def test_a_dry_run_says_what_the_run_then_takes(tmp_path):
-    """Parameters and steps are exact, memory is within 10 % of the run's own peak. Time depends on what else the machine does
+    """Parameters and steps are exact; memory is within 10 % of the run's own peak, tokens and FLOPs of what it counts. Time depends on what else the machine does
     between the two, so that steps are only held to a factor of 3, by the seconds that the run itself writes down."""
     recipe = tmp_path / "big.toml"
     recipe.write_text(BIG)
@@ -200,6 +211,12 @@ def test_a_dry_run_says_what_the_run_then_takes(tmp_path):
     timing = [json.loads(line) for line in (out / "timing.jsonl").read_text().splitlines()]
     peak = max(line["peak_bytes"] for line in timing)
     assert abs(memory["total"] - peak) < 0.1 * peak, (memory, peak)
+    tokens = metrics(out)[-1]["tokens"]
+    planned = sum(stage["steps"] * stage["tokens_per_step"] for stage in plan["stages"])
+    assert abs(planned - tokens) < 0.1 * tokens, (planned, tokens)
+    flops = sum(line["flops"] for line in timing)
+    planned = sum(stage["steps"] * stage["flops_per_step"] for stage in plan["stages"])
+    assert abs(planned - flops) < 0.1 * flops, (planned, flops)
     seconds = sum(line["seconds"] for line in timing)
     assert seconds / 3 < plan["seconds"]["steps"] < 3 * seconds, (plan["seconds"], seconds)
     assert plan["seconds"]["preparation"] > 0 and plan["seconds"]["validation"] > 0

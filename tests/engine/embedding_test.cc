@@ -110,5 +110,31 @@ TEST(Embedding, WrongInputsAreRefusedAndCancelledOnesEnd) {
   EXPECT_TRUE(failed);
 }
 
+TEST(Embedding, ShortOnesDoNotWaitForAllInputsOfALongOne) {
+  const LoadedModel loaded = tiny_model();
+  EngineOptions options;
+  options.step_tokens = 16;
+  Engine engine(loaded, options);
+  std::vector<std::string> ended;
+  const auto add = [&](const char* name, std::vector<std::vector<TokenId>> inputs, bool cancelled = false) {
+    EmbeddingRequest request;
+    request.inputs = std::move(inputs);
+    request.cancelled = [cancelled] { return cancelled; };
+    request.on_done = [&ended, name](auto, const std::exception_ptr& error) {
+      ended.push_back(error ? std::string(name) + " failed" : name);
+    };
+    engine.embed(std::move(request));
+  };
+  add("long", std::vector<std::vector<TokenId>>(20, random_tokens(40, 1)));
+  add("short", {random_tokens(3, 2)});
+  add("left", {random_tokens(40, 3)}, /*cancelled=*/true);
+  engine.step();
+  EXPECT_EQ(ended, std::vector<std::string>{"left failed"});
+  for (int step = 0; step < 5; ++step) engine.step();
+  EXPECT_EQ(ended, (std::vector<std::string>{"left failed", "short"}));
+  while (ended.size() < 3) engine.step();
+  EXPECT_EQ(ended.back(), "long");
+}
+
 }  // namespace
 }  // namespace puna::engine

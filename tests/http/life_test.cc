@@ -93,6 +93,15 @@ TEST(Addresses, OfBothKinds) {
   }
 }
 
+TEST(Addresses, OfThisMachineAloneHoweverSpelt) {
+  for (const char* address :
+       {"127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]", "0:0:0:0:0:0:0:1", "::ffff:127.0.0.1"})
+    EXPECT_TRUE(is_loopback(address)) << address;
+  for (const char* address : {"0.0.0.0", "::", "192.0.2.1", "::ffff:192.0.2.1", "fe80::1"})
+    EXPECT_FALSE(is_loopback(address)) << address;
+  EXPECT_THROW(is_loopback("127.evil"), Error);
+}
+
 TEST(Addresses, ThatCannotBeHadAreErrors) {
   Server first(at("127.0.0.1"), answer_path);
   EXPECT_THAT(error_of(at("127.0.0.1", first.port())), HasSubstr("is in use; take another port with --port"));

@@ -1,7 +1,9 @@
 // Every limit of server.h, and what is said when it is met.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
+#include <array>
 #include <atomic>
 #include <mutex>
 #include <thread>
@@ -164,6 +166,60 @@ TEST(Limits, ABodyThatAHandlerKeepsCountsBeyondItsClient) {
   Client third(running.port());
   third.send(post("/", std::string(1500, 'b')));
   EXPECT_EQ(body_of(third.receive_answer()), "1500");
+}
+
+/// An answer as large as the path says.
+void large_answer(const Request& request, const std::shared_ptr<Exchange>& exchange) {
+  Reply reply;
+  reply.body = std::string(std::stoul(request.path.substr(1)), 'a');
+  exchange->reply(std::move(reply));
+}
+
+TEST(Limits, WhoReadsInDropsIsCut) {
+  RunningServer running(large_answer, with([](Limits& limits) { limits.write_time = milliseconds(500); }));
+  Client drops(running.port(), "127.0.0.1", 4096);
+  drops.send(get("/4000000"));
+  EXPECT_TRUE(eventually([&] {
+    std::array<char, 3000> buffer;
+    std::this_thread::sleep_for(milliseconds(100));
+    return ::recv(drops.fd(), buffer.data(), buffer.size(), 0) <= 0;
+  }));
+  Client whole(running.port());
+  whole.send(get("/4000000"));
+  EXPECT_EQ(whole.receive_answer().substr(0, 12), "HTTP/1.1 200");
+}
+
+TEST(Limits, BytesThatWaitForAllClients) {
+  RunningServer running(large_answer, with([](Limits& limits) { limits.all_unsent_bytes = 20 << 20; }));
+  Client first(running.port(), "127.0.0.1", 4096), second(running.port(), "127.0.0.1", 4096);
+  first.send(get("/15000000"));
+  first.receive_until("aaa");
+  second.send(get("/15000000"));
+  EXPECT_TRUE(second.ends());
+  Client small(running.port());
+  small.send(get("/1000"));
+  EXPECT_EQ(status_of(small.receive_answer()), 200);
+  EXPECT_EQ(body_of(first.receive_answer()).size(), 15000000);
+  Client again(running.port());
+  again.send(get("/15000000"));
+  EXPECT_EQ(body_of(again.receive_answer()).size(), 15000000);
+}
+
+// Behind so much its end could not be seen, and the answer would be made for nobody.
+TEST(Limits, BytesBehindARequestThatIsAnswered) {
+  std::mutex mutex;
+  std::shared_ptr<Exchange> kept;
+  RunningServer running([&](const Request&, const std::shared_ptr<Exchange>& exchange) {
+    const std::lock_guard lock(mutex);
+    kept = exchange;
+  });
+  Client client(running.port());
+  client.send(get("/"));
+  client.send_some(std::string(2'000'000, 'x'));
+  EXPECT_TRUE(eventually([&] {
+    const std::lock_guard lock(mutex);
+    return kept && kept->gone();
+  }));
 }
 
 TEST(Limits, HeaderTimeCutsWhoSendsSlowly) {

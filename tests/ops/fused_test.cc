@@ -4,8 +4,10 @@
 
 #include <ATen/Parallel.h>
 #include <c10/core/GradMode.h>
+#include <sys/mman.h>
 #include <torch/csrc/autograd/autograd.h>
 
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -258,20 +260,61 @@ TEST(Fused, ExpertsWithoutRowsAreNeverReadAndTheirGradientIsZero) {
   EXPECT_GT(all[3][1].abs().max().item<double>(), 0);
 }
 
-// Offsets beyond 2^31 values, without the memory: the tables point one row, and the base pointer far before it.
+// Offsets beyond 2^31 values, without the memory: rows are counted from far before the only one that is there.
 TEST(Fused, RowOffsetsAreSixtyFourBit) {
   const int64_t width = 1 << 20, far = (int64_t{1} << 33) / width;
-  std::vector<float> row(width, 2.0f), to(width);
+  const auto before = [&]<typename T>(T* row, int64_t rows) {
+    return reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(row) - static_cast<uintptr_t>(far * rows) * sizeof(T));
+  };
+  const auto& kernels = kernels::training_kernels<float>();
+  std::vector<float> row(width, 2.0f), x(width, 0.5f), to(width);
   const float score = 3.0f;
   const std::vector<int64_t> token(1, far), choice(1, 0);
-  const auto base = reinterpret_cast<uintptr_t>(row.data()) - static_cast<uintptr_t>(far * width) * sizeof(float);
-  kernels::training_kernels<float>().gather_scaled(reinterpret_cast<const float*>(base), &score,
-                                                   {token.data(), choice.data(), nullptr, 1}, 0, 1, width, to.data());
+  const kernels::RoutedRows routed = {token.data(), choice.data(), nullptr, 1};
+  kernels.gather_scaled(before(row.data(), width), &score, routed, 0, 1, width, to.data());
   EXPECT_EQ(to.front(), 6.0f);
   EXPECT_EQ(to.back(), 6.0f);
-  kernels::training_kernels<float>().combine(reinterpret_cast<const float*>(base), {nullptr, nullptr, token.data(), 1},
-                                             0, 1, width, to.data());
+  kernels.gather(before(row.data(), width), routed, 0, 1, width, to.data());
   EXPECT_EQ(to.back(), 2.0f);
+  kernels.combine(before(row.data(), width), {nullptr, nullptr, token.data(), 1}, 0, 1, width, to.data());
+  EXPECT_EQ(to.back(), 2.0f);
+  // Token `far` alone, whose row is the first.
+  const std::vector<int64_t> first(1, 0);
+  float dscore = 0;
+  std::vector<float> dx(width);
+  kernels.combine_scaled(row.data(), before(x.data(), width), before(&score, 1),
+                         {nullptr, nullptr, before(first.data(), 1), 1}, far, far + 1, width, before(dx.data(), width),
+                         before(&dscore, 1));
+  EXPECT_EQ(dx.back(), 6.0f);
+  EXPECT_EQ(dscore, static_cast<float>(width));
+}
+
+// Rows whose stride is that of gate and up together, the second of them more than 2^31 values away.
+TEST(Fused, StridesAreSixtyFourBit) {
+  const int64_t stride = int64_t{1} << 32;
+  const auto map = [](int64_t values) {  // address space alone; a page comes when it is written
+    void* at = mmap(nullptr, static_cast<size_t>(values) * sizeof(float), PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return at == MAP_FAILED ? nullptr : static_cast<float*>(at);
+  };
+  float* gate = map(stride + 8);
+  ASSERT_NE(gate, nullptr);
+  float* up = gate + 4;
+  gate[stride] = 1;
+  up[stride] = 3;
+  const auto& kernels = kernels::training_kernels<float>();
+  std::array<float, 2> y{}, again{};
+  kernels.swiglu(gate, up, 2, 1, stride, y.data());
+  const float sigmoid = 1 / (1 + std::exp(-1.0f));
+  EXPECT_NEAR(y[1], 3 * sigmoid, 1e-6);
+  float* dgate = map(stride + 8);
+  ASSERT_NE(dgate, nullptr);
+  const std::array<float, 2> dy = {0, 1};
+  kernels.swiglu_backward(gate, up, dy.data(), 2, 1, stride, dgate, dgate + 4, again.data());
+  EXPECT_EQ(again, y);
+  EXPECT_NEAR(dgate[stride + 4], sigmoid, 1e-6);
+  EXPECT_NEAR(dgate[stride], 3 * sigmoid * (1 + 1 - sigmoid), 1e-5);
+  for (float* mapped : {gate, dgate}) munmap(mapped, static_cast<size_t>(stride + 8) * sizeof(float));
 }
 
 // Adapters are not for these nodes; nor is anything when nothing is recorded.

@@ -78,12 +78,119 @@ TEST(Api, ClientsThatLeaveFreeTheirPlaces) {
     std::vector<std::unique_ptr<Client>> clients;
     for (int i = 0; i < 8; ++i) {
       clients.push_back(std::make_unique<Client>(serving.port()));
-      clients.back()->send(json_post("/v1/completions", completion("for ever", 480, true)));
+      clients.back()->send(json_post("/v1/completions", completion("for ever", 4000, true)));
     }
     for (auto& client : clients) client->receive_until("data: {");
+    const int64_t before = service->engine().stats().generated_tokens;
     for (auto& client : clients) client->reset();
     EXPECT_TRUE(http::test::eventually([&] { return service->idle(); }));
+    EXPECT_LT(service->engine().stats().generated_tokens - before, 8 * 2000) << "of about 8 * 4000 that were asked for";
   }
+}
+
+/// About 5 MB of log-probabilities.
+OrderedJson much() {
+  OrderedJson body = {{"messages", {{{"role", "user"}, {"content", "list"}}}}, {"max_tokens", 3500}, {"stream", true}};
+  body.update({{"temperature", 0}, {"ignore_eos", true}, {"logprobs", true}, {"top_logprobs", 20}});
+  return body;
+}
+
+TEST(Api, AnswersWaitForClientsThatDoNotReadAndComeWhole) {
+  const auto service = load_service(1);
+  Serving serving(service);
+  Client slow(serving.port(), "127.0.0.1", 4096), other(serving.port());
+  slow.send(json_post("/v1/chat/completions", much()));
+  int64_t generated = -1;
+  EXPECT_TRUE(http::test::eventually([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    const int64_t now = service->engine().stats().generated_tokens;
+    return now > 0 && std::exchange(generated, now) == now;
+  }));
+  EXPECT_LT(generated, 3000) << "it went on for a client that reads nothing";
+  EXPECT_FALSE(text_of(other, completion("go on", 8, false)).empty());
+  const std::string answer = slow.receive_answer();
+  EXPECT_GT(answer.size(), size_t{4} << 20);
+  EXPECT_TRUE(body_of(answer).ends_with("data: [DONE]\n\n"));
+}
+
+// Long names and long echoes would be kept for as long as a request runs.
+TEST(Api, WhatIsSaidAgainOfARequestIsBounded) {
+  Serving serving(load_service(1));
+  Client client(serving.port());
+  OrderedJson body = {{"input", "say"}, {"max_output_tokens", 1}, {"odd", 1}, {std::string(1000, 'n'), 1}};
+  for (int i = 0; i < 1000; ++i) body[fmt::format("unknown{}", i)] = i;
+  body["metadata"] = {{"kept", "short"}};
+  body["user"] = std::string(100'000, 'u');
+  client.send(json_post("/v1/responses", body));
+  const std::string answer = client.receive_answer();
+  EXPECT_EQ(status_of(answer), 200) << answer;
+  EXPECT_NE(answer.find("X-Puna-Ignored: odd, unknown0"), std::string::npos);
+  const OrderedJson json = parse_ordered_json(body_of(answer), "answer");
+  EXPECT_EQ(json["metadata"]["kept"], "short");
+  EXPECT_TRUE(json["user"].is_null());
+}
+
+TEST(Api, GrammarsAreCompiledWhereTheyHoldUpNoSmallRequest) {
+  const auto service = load_service(1);
+  const auto place = service->take_place();
+  const auto compile = [&] { return service->grammar(Service::GrammarKind::kGbnf, R"(root ::= "a")", *place); };
+  EXPECT_THROW(compile(), Service::LargeWork);
+  place->in_large_lane = true;
+  const auto compiled = compile();
+  place->in_large_lane = false;
+  EXPECT_EQ(compile(), compiled) << "known by now";
+}
+
+TEST(Api, PicturesOfAllRequestsTogetherAreBounded) {
+  const auto service = load_service(1);
+  const auto first = service->take_place(), second = service->take_place();
+  first->count_pictures(int64_t{3} << 30);  // alone it may
+  EXPECT_THROW(second->count_pictures(1), ApiError);
+  second->release();
+  first->release();
+  const auto third = service->take_place();
+  third->count_pictures(1);
+}
+
+TEST(Api, TextBeforeACallIsStreamedAndTheCallIsNot) {
+  Serving serving(load_service(1));
+  Client client(serving.port());
+  OrderedJson body = {{"messages", {{{"role", "user"}, {"content", "call"}}}}, {"max_tokens", 100}, {"stream", true}};
+  body["tools"] = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
+  body["grammar"] = R"(root ::= "Let me see. [f(a=\"x\")]")";
+  client.send(json_post("/v1/chat/completions", body));
+  const std::string events = body_of(client.receive_answer());
+  std::string content, name, arguments, reason;
+  for (size_t at = events.find("data: {"); at != std::string::npos; at = events.find("data: {", at + 1)) {
+    const OrderedJson event = parse_ordered_json(events.substr(at + 6, events.find('\n', at) - at - 6), "event");
+    const OrderedJson& choice = event["choices"][0];
+    const OrderedJson& delta = choice["delta"];
+    if (delta.contains("content") && delta["content"].is_string()) content += delta["content"].get<std::string>();
+    if (choice["finish_reason"].is_string()) reason = choice["finish_reason"];
+    if (!delta.contains("tool_calls")) continue;
+    const OrderedJson& function = delta["tool_calls"][0]["function"];
+    if (function.contains("name")) name += function["name"].get<std::string>();
+    if (function.contains("arguments")) arguments += function["arguments"].get<std::string>();
+  }
+  EXPECT_TRUE(content == "Let me see. " || content == "Let me see.") << content;
+  EXPECT_EQ(name, "f");
+  EXPECT_EQ(parse_ordered_json(arguments, "arguments"), (OrderedJson{{"a", "x"}}));
+  EXPECT_EQ(reason, "tool_calls");
+}
+
+TEST(Api, StopIdsStop) {
+  Serving serving(load_service(1));
+  Client client(serving.port());
+  OrderedJson body = completion("say", 5, false);
+  body["logit_bias"] = {{"65", 100}};
+  const auto choice = [&] {
+    client.send(json_post("/v1/completions", body));
+    return parse_ordered_json(body_of(client.receive_answer()), "answer")["choices"][0];
+  };
+  EXPECT_EQ(choice()["finish_reason"], "length");
+  body["stop_token_ids"] = {65};
+  EXPECT_EQ(choice()["finish_reason"], "stop");
+  EXPECT_EQ(choice()["text"], "");
 }
 
 TEST(Api, AnswersCountAsPlaces) {

@@ -1,13 +1,17 @@
 // Generators as sources of records: purity, splits, sizes, errors.
 #include "synth/generator.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <regex>
 #include <set>
+#include <span>
 
 #include "base/error.h"
+#include "io/hash.h"
 #include "synth/words.h"
 #include "tests/synth/support.h"
 
@@ -88,6 +92,27 @@ TEST(Generator, RecordsAreTheSameOnEveryMachine) {
   EXPECT_EQ(record.id, "arithmetic/subtract/0");
   EXPECT_EQ(text_of(record.messages[0]), "Ok, compute 7 - 5");
   EXPECT_EQ(text_of(record.messages[1]), "7 - 5: ones 7>5: ones 7-5=2. The answer is 2.");
+}
+
+// Datasets are known by the fingerprint: who changes the records of a kind raises kForm, and writes the new lines here.
+TEST(Generator, OtherRecordsHaveAnotherFingerprint) {
+  std::map<std::string, std::string> seen;
+  for (const char* kind : {"arithmetic", "lookup", "pictures", "repeats", "retrieval", "shapes"}) {
+    std::string text;
+    for (const data::Record& record : records_of(options_of(kind, 100))) {
+      text += record.id;
+      for (const text::Message& message : record.messages) text += text_of(message);
+    }
+    seen[open_generator(options_of(kind, 100))->fingerprint()] = io::hash_of(std::as_bytes(std::span(text)));
+  }
+  const auto of = [](const char* kind) {
+    return fmt::format("generated {} documents=100 seed=7 split=train length=0 form=7 ", kind);
+  };
+  const std::map<std::string, std::string> known = {
+      {of("arithmetic"), "c1a9cad8fe6a804ebc2586c700d2545b"}, {of("lookup"), "f850bd0aecc8127b302f63be29e1e796"},
+      {of("pictures"), "6133576bac4db21660184dada757d774"},   {of("repeats"), "d87b03bbb37f7754f5e1cf45e698849a"},
+      {of("retrieval"), "2bfb85a936c29f7c9312adc817e76b23"},  {of("shapes"), "034dabf71b52cf5cfc0a876746a6c202"}};
+  EXPECT_EQ(seen, known);
 }
 
 /// What a record asks about, read from its text alone.

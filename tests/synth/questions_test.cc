@@ -61,8 +61,8 @@ std::set<std::string> words_of(const std::string& question) {
   return {std::istream_iterator<std::string>(in), {}};
 }
 
-/// Held-out questions are put in other words: of the words of one and of any question trained on, less than half are
-/// common to both.
+/// Held-out questions are put in other words: of the words of one and of any question that is listed, less than half
+/// are common to both.
 TEST(Facts, HeldOutQuestionsAreNotNearTrainingQuestions) {
   std::vector<std::set<std::string>> train;
   const std::vector<PunaFact> facts = read_facts(kRecipes + "/facts.jsonl");

@@ -71,6 +71,17 @@ TEST(EventFile, RecordsAreFramedEventMessages) {
   EXPECT_EQ(records[1].substr(9), "\x10\xAC\x02\x2a\x13\x0a\x11\x0a\x0atrain/loss\x15\x00\x00\x20\x40"s);
 }
 
+// Else the steps that a killed run had done beyond its checkpoint would be drawn twice.
+TEST(EventFile, OfARunThatGoesOnTellsFromWhichStep) {
+  const test::TemporaryDirectory dir;
+  EventFile(dir.path(), 301).flush();
+  const auto records = records_of(only_file(dir.path()));
+  ASSERT_EQ(records.size(), 2u);
+  // step = 2: 301; session_log = 7: {status = 1: START = 1}.
+  using std::string_literals::operator""s;
+  EXPECT_EQ(records[1].substr(9), "\x10\xAD\x02\x3a\x02\x08\x01"s);
+}
+
 TEST(EventFile, FilesOfOneSecondDoNotOverwriteEachOther) {
   const test::TemporaryDirectory dir;
   for (int i = 0; i < 3; ++i) EventFile(dir.path()).scalar("x", i, i);
