@@ -42,12 +42,17 @@ class LiveLine {
   ~LiveLine() { erase(); }
 
   void show(const train::StepReport& report) {
-    // Smoothed over the last steps, so that the time left does not jump; with the checks between them.
+    // Smoothed over the last steps, so that the time left does not jump.
     const double weight = steps_ == 0 ? 1 : std::max(0.05, 1.0 / (steps_ + 1.0));
+    seconds_ += weight * (report.seconds - seconds_);
+    // What is between steps, such as validation, comes now and then: its mean is over all.
     const auto now = Clock::now();
-    seconds_ +=
-        weight * ((steps_ == 0 ? report.seconds : std::chrono::duration<double>(now - last_).count()) - seconds_);
-    last_ = now;
+    if (steps_ == 0)
+      begun_ = now;
+    else
+      of_steps_ += report.seconds;
+    const double between = std::max(0.0, std::chrono::duration<double>(now - begun_).count() - of_steps_) /
+                           static_cast<double>(std::max<int64_t>(steps_, 1));
     rate_ += weight * (static_cast<double>(report.tokens) / report.seconds - rate_);
     loss_ += weight * (report.result.loss - loss_);
     ++steps_;
@@ -61,7 +66,7 @@ class LiveLine {
     const bool last = report.step == report.total_steps;
     if (!last && now - shown_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10))) return;
     shown_ = now;
-    const double left = seconds_ * static_cast<double>(report.total_steps - report.step);
+    const double left = (seconds_ + between) * static_cast<double>(report.total_steps - report.step);
     const std::string line =
         fmt::format("{} {}/{}  loss {:.4f}  {:.0f} tokens/s  MFU {:.0f}%  data wait {:.0f}%  {} left", report.stage,
                     report.step, report.total_steps, loss_, rate_, 100 * report.mfu,
@@ -87,8 +92,8 @@ class LiveLine {
 
   bool terminal_ = ::isatty(STDERR_FILENO) == 1, drawn_ = false;
   int64_t steps_ = 0;
-  double seconds_ = 0, rate_ = 0, loss_ = 0;
-  Clock::time_point last_, shown_ = Clock::now() - std::chrono::hours(1);
+  double seconds_ = 0, rate_ = 0, loss_ = 0, of_steps_ = 0;
+  Clock::time_point begun_, shown_ = Clock::now() - std::chrono::hours(1);
 };
 
 // As a word of a shell's command line.

@@ -68,12 +68,13 @@ int64_t Embedder::run(Job& job, int64_t rows) {
   std::vector<int64_t> tokens;
   model::Batch batch;
   batch.sequence_begin = {0};
-  // The first may have begun before or go on later; those behind it are whole.
+  // The first may have begun before and the last go on later; those between are whole.
   std::vector<std::unique_ptr<model::KvCache>> caches;
   for (size_t i = job.next; i < inputs.size() && std::ssize(tokens) < rows; ++i) {
     const int64_t begin = i == job.next ? job.done : 0;
     const int64_t end = std::min(std::ssize(inputs[i]), begin + rows - std::ssize(tokens));
-    if (i > job.next && end < std::ssize(inputs[i])) break;
+    // Where others wait their turn comes between inputs.
+    if (jobs_.size() > 1 && i > job.next && end < std::ssize(inputs[i])) break;
     tokens.insert(tokens.end(), inputs[i].begin() + begin, inputs[i].begin() + end);
     pieces.push_back({i, begin, end});
     caches.push_back(begin > 0

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
@@ -20,10 +21,11 @@ constexpr std::chrono::seconds kPartTime{10}, kPartSilence{2};
 constexpr size_t kKeptBytes = 4096;
 // Of the next requests while one is answered.
 constexpr size_t kMostAhead = 512 << 10;
-// A client that takes less in Limits::write_time, and not all that there is, counts as gone.
-constexpr size_t kProgressBytes = 64 << 10;
-// Answers with no more than this waiting are not cut, however much waits in all.
-constexpr size_t kSmallAnswer = 1 << 20;
+// A client that takes less in Limits::write_time, and not all that there is, counts as gone; so does one that takes
+// less than this share.
+constexpr size_t kProgressBytes = 64 << 10, kProgressShare = 16;
+// No more than this of one connection is refused for what others hold.
+constexpr size_t kSmallBuffer = 1 << 20;
 // Reads, writes or requests of one connection after which the others have their turn.
 constexpr int kTurn = 16;
 
@@ -99,7 +101,8 @@ void Connection::close() {
   hold_body(0);
   sent_ = 0;
   clear(out_);
-  count_unsent();
+  clear(in_);
+  count_buffers();
   boost::system::error_code ignored;
   socket_.close(ignored);
 }
@@ -191,6 +194,7 @@ std::optional<Refusal> Connection::parse(RequestParser& parser) {
     return refusal;
   }
   if (in_.empty()) clear(in_);
+  count_buffers();
   return std::nullopt;
 }
 
@@ -314,15 +318,13 @@ void Connection::call_handler(Answer& answer, Request request) {
 /// Sends what can be sent now. False when the client has left.
 bool Connection::advance(Answer& answer) {
   for (int turn = 0; turn < kTurn; ++turn) {
-    const bool more = out_.empty();
-    if (more) {
+    if (out_.empty()) {
       if (!collect(answer)) return true;
       last_sent_ = Clock::now();
     }
     const size_t before = out_.size() - sent_;
     if (!push()) return false;
-    count_unsent();
-    if (more && unsent_bytes_ > kSmallAnswer && server_.unsent_bytes > server_.limits.all_unsent_bytes) return false;
+    count_buffers();
     const size_t after = out_.size() - sent_;
     const size_t of_pieces = std::min(before - after, answer.unsent);
     answer.unsent -= of_pieces;
@@ -341,6 +343,11 @@ bool Connection::collect(Answer& answer) {
   if (progress.failed && !answer.begun && !progress.begun) {
     begin(answer, error_reply(500, "the server failed to answer; its log may say why"), true);
     return true;
+  }
+  if (progress.begun && progress.whole && has_no_room(progress.head.body.size())) {
+    ++server_.refused;
+    progress.head = error_reply(503, "the answers that wait for their clients leave no memory for this one; try again");
+    spdlog::warn("[http] {}: an answer was refused: clients take too long to read theirs", peer_);
   }
   if (progress.begun) begin(answer, progress.head, progress.whole);
   if (!progress.pieces.empty()) add_piece(answer, progress.pieces);
@@ -399,7 +406,7 @@ bool Connection::push() {
     sent_ += result.bytes;
     progress_ += result.bytes;
     const bool all = sent_ == out_.size();
-    if (all || progress_ >= kProgressBytes) {
+    if (all || progress_ >= std::max(kProgressBytes, (out_.size() - sent_) / kProgressShare)) {
       last_sent_ = Clock::now();
       progress_ = 0;
     }
@@ -410,9 +417,15 @@ bool Connection::push() {
   return true;
 }
 
-void Connection::count_unsent() {
-  const size_t bytes = out_.size() - sent_;
-  server_.unsent_bytes += static_cast<int64_t>(bytes) - static_cast<int64_t>(std::exchange(unsent_bytes_, bytes));
+void Connection::count_buffers() {
+  const size_t bytes = in_.size() + out_.size() - sent_;
+  server_.buffered_bytes += static_cast<int64_t>(bytes) - static_cast<int64_t>(std::exchange(buffered_bytes_, bytes));
+}
+
+/// Whether so much more would be beyond what all connections may hold.
+bool Connection::has_no_room(size_t bytes) const {
+  return bytes > kSmallBuffer &&
+         server_.buffered_bytes + static_cast<int64_t>(bytes) > server_.limits.all_buffered_bytes;
 }
 
 /// Reads once into in_.
@@ -428,6 +441,7 @@ IoState Connection::fill() {
 bool Connection::read_ahead() {
   while (in_.size() < kMostAhead) {
     const IoState state = fill();
+    count_buffers();
     if (state == IoState::kEnd || state == IoState::kFailed) return false;
     if (state != IoState::kDone) return true;
   }

@@ -27,7 +27,7 @@ struct ServerState {
   bool draining = false;
   /// Of all requests, by whoever still holds one.
   std::shared_ptr<std::atomic<int64_t>> body_bytes = std::make_shared<std::atomic<int64_t>>(0);
-  int64_t unsent_bytes = 0;    // in all out_
+  int64_t buffered_bytes = 0;  // in all in_ and out_
   std::vector<char> received;  // for one read
   std::atomic<int64_t> open_connections = 0, open_requests = 0, accepted = 0, refused = 0;
 };
@@ -72,7 +72,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Clock::time_point next_deadline(const Answer& answer) const;
 
   bool push();
-  void count_unsent();
+  void count_buffers();
+  bool has_no_room(size_t bytes) const;
   IoState fill();
   bool read_ahead();
   void want(IoState state);
@@ -87,7 +88,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   enum class Phase { kIdle, kHeader, kBody } phase_ = Phase::kIdle;
   Clock::time_point deadline_, last_sent_;  // last_sent_: or queued, when nothing was to be sent before
   size_t progress_ = 0;                     // bytes sent since last_sent_
-  size_t unsent_bytes_ = 0;                 // of ServerState::unsent_bytes
+  size_t buffered_bytes_ = 0;               // of ServerState::buffered_bytes
   int64_t held_bytes_ = 0;                  // of ServerState::body_bytes
   bool woken_ = false, cut_ = false, read_armed_ = false, write_armed_ = false;
 };

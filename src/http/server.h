@@ -15,17 +15,16 @@
 namespace puna::http {
 
 struct Limits {
-  int64_t header_bytes = 64 << 10;                // beyond: 431
-  int64_t body_bytes = int64_t{64} << 20;         // of one request; beyond: 413
-  int64_t all_bodies_bytes = int64_t{512} << 20;  // of all requests that are being read or answered; beyond: 503
-  int64_t all_unsent_bytes = int64_t{512} << 20;  // of answers that wait for their clients; beyond: the large are cut
-  int64_t connections = 20'000;                   // beyond: closed at once
-  std::chrono::milliseconds header_time{10'000};  // from a request's first byte to the end of its header: 408
-  std::chrono::milliseconds body_time{60'000};    // for its body: 408
-  std::chrono::milliseconds idle_time{300'000};   // between requests
-  std::chrono::milliseconds write_time{
-      60'000};  // for a client to take 64 KiB of what it was sent, or all; else it is gone
-  std::chrono::milliseconds ping_time{15'000};  // of silence in an event stream, then a comment keeps it alive
+  int64_t header_bytes = 64 << 10;                  // beyond: 431
+  int64_t body_bytes = int64_t{64} << 20;           // of one request; beyond: 413
+  int64_t all_bodies_bytes = int64_t{512} << 20;    // of all requests that are being read or answered; beyond: 503
+  int64_t all_buffered_bytes = int64_t{512} << 20;  // of answers on their way, requests behind others; beyond: 503
+  int64_t connections = 20'000;                     // beyond: closed at once
+  std::chrono::milliseconds header_time{10'000};    // from a request's first byte to the end of its header: 408
+  std::chrono::milliseconds body_time{60'000};      // for its body: 408
+  std::chrono::milliseconds idle_time{300'000};     // between requests
+  std::chrono::milliseconds write_time{60'000};     // for a client to take 64 KiB and a 16th of what waits; else: gone
+  std::chrono::milliseconds ping_time{15'000};      // of silence in an event stream, then a comment keeps it alive
 };
 
 struct Tls {

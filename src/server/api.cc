@@ -1,12 +1,12 @@
 #include "server/api.h"
 
-#include <arpa/inet.h>
 #include <fmt/format.h>
 
 #include <algorithm>
 
 #include "base/error.h"
 #include "base/suggest.h"
+#include "http/server.h"
 #include "server/api_error.h"
 #include "server/multipart.h"
 #include "server/page.h"
@@ -33,15 +33,19 @@ std::string_view key_of(const http::Request& request) {
   return request.header("x-api-key");
 }
 
-/// "localhost", "[::1]", "127.0.0.1" and the like, with a port or without.
+/// An address of loopback or "localhost", with a port or without.
 bool names_this_machine(std::string_view given) {
   std::string host = lower(given);
   const size_t colon = host.rfind(':');
   if (colon != std::string::npos && host.find_first_not_of("0123456789", colon + 1) == std::string::npos)
     host.resize(colon);
-  in_addr address;
-  return host.empty() || host == "localhost" || host == "[::1]" ||
-         (inet_pton(AF_INET, host.c_str(), &address) == 1 && (ntohl(address.s_addr) >> 24) == 127);
+  if (host.empty()) return true;
+  if (host != "localhost" && host.find_first_not_of("[]:.0123456789abcdef") != std::string::npos) return false;
+  try {
+    return http::is_loopback(host);
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 /// A browser names the page that asks; one that this server gave out itself has its own address.

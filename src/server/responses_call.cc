@@ -90,6 +90,15 @@ Tools read_flat_tools(Fields& fields) {
   return read_tools(of_chat);
 }
 
+/// `text.format.type`, where it was read as one.
+std::string format_type(const OrderedJson& body) {
+  const auto text = body.find("text");
+  if (text == body.end() || !text->is_object() || !text->contains("format")) return "text";
+  const OrderedJson& format = (*text)["format"];
+  return format.is_object() && format.contains("type") && format["type"].is_string() ? format["type"].get<std::string>()
+                                                                                     : "text";
+}
+
 /// What the answer says of the request. It stays as long as the request runs: what is long is not said again.
 OrderedJson echo(const OrderedJson& body, const engine::Request& request) {
   constexpr size_t kMostBytes = 64 << 10;  // of one field, as JSON
@@ -106,7 +115,7 @@ OrderedJson echo(const OrderedJson& body, const engine::Request& request) {
           {"reasoning", {{"effort", nullptr}, {"summary", nullptr}}},
           {"store", false},
           {"temperature", request.sampling.temperature},
-          {"text", given("text", {{"format", {{"type", "text"}}}})},
+          {"text", given("text", {{"format", {{"type", format_type(body)}}}})},
           {"tool_choice", given("tool_choice", "auto")},
           {"tools", given("tools", OrderedJson::array())},
           {"top_p", request.sampling.top_p},

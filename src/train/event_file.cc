@@ -87,7 +87,7 @@ EventFile::EventFile(const fs::path& dir, int64_t first_step) {
   std::string event = event_now();
   put_bytes(event, 3, "brain.Event:2");  // file_version, the first record of every event file
   write_record(event);
-  if (first_step <= 1) return;
+  if (first_step <= 0) return;
   std::string start;  // SessionLog: status = 1, of which 1 is START
   put_key(start, 1, kVarint);
   put_varint(start, 1);

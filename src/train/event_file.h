@@ -13,8 +13,8 @@ namespace puna::train {
 class EventFile {
  public:
   /// Starts a new file events.out.tfevents.<time>.puna.<n> in `dir`, which is made. Throws Error when it cannot.
-  /// Of steps from `first_step` on, TensorBoard then forgets what older files there tell.
-  explicit EventFile(const std::filesystem::path& dir, int64_t first_step = 1);
+  /// From `first_step` on (0: none), TensorBoard then forgets what older files there tell.
+  explicit EventFile(const std::filesystem::path& dir, int64_t first_step = 0);
   ~EventFile();  // flushes; errors are lost, so call flush() first
   EventFile(const EventFile&) = delete;
   EventFile& operator=(const EventFile&) = delete;

@@ -59,7 +59,7 @@ class RunLog {
  public:
   /// Appends to the files in `dir`. `metrics_bytes` of metrics.jsonl are kept, what follows is cut off (a resumed run
   /// writes it again, from `first_step` on); Error when the file is shorter.
-  RunLog(const std::filesystem::path& dir, int64_t metrics_bytes, int64_t first_step = 1);
+  RunLog(const std::filesystem::path& dir, int64_t metrics_bytes, int64_t first_step = 0);
 
   void write(const StepReport& report, const std::vector<std::string>& source_names, bool details);
   int64_t metrics_bytes() const { return metrics_bytes_; }
