@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "ops/linear.h"
@@ -10,7 +11,8 @@
 namespace puna::model {
 namespace {
 
-constexpr int64_t kTilesAtOnce = 4;
+constexpr int64_t kRowsAtOnce =
+    2400;  // of patches: 4 tiles of Scout, whose activations are large; many of a small model
 constexpr double kLayerNormEps = 1e-5;  // SPEC 4: the config's norm_eps is not used
 
 // Patches rotate by (column + 1) in the first half of the pairs and (row + 1) in the second; the class token does not.
@@ -67,7 +69,7 @@ at::Tensor VisionModel::forward(const at::Tensor& pixels, Trace* trace) const {
     record(trace, "rope_sin", at::imag(rotations_).squeeze(1).contiguous());
   }
   std::vector<at::Tensor> features;
-  const int64_t step = trace ? num_tiles : kTilesAtOnce;
+  const int64_t step = trace ? num_tiles : std::max<int64_t>(1, kRowsAtOnce / (config_.grid() * config_.grid() + 1));
   for (int64_t begin = 0; begin < num_tiles; begin += step)
     features.push_back(
         tiles(pixels.narrow(0, begin, std::min(step, num_tiles - begin)).to(like.device(), like.scalar_type()), trace));

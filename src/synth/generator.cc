@@ -90,7 +90,7 @@ class Generator : public data::RecordSource {
   }
 
  private:
-  static constexpr int kForm = 7;  // raised when the same options give other records
+  static constexpr int kForm = 8;  // raised when the same options give other records
 
   GeneratorOptions options_;
   std::unique_ptr<Maker> maker_;

@@ -247,8 +247,8 @@ Draft fact_question(Random& random, int64_t length, Split split) {
   draft.record = chat({laid_out(random, whole, first.question), first.answer});
   draft.what = first.missing ? "missing" : "fact";
   draft.content = first.content;
-  if (split == Split::kHeldOut || random.chance(0.25)) return draft;
-  for (int64_t more = random.between(2, 5 + length / 40); more > 0; --more) {
+  if (split == Split::kHeldOut || random.chance(0.1)) return draft;
+  for (int64_t more = random.between(2, std::min<int64_t>(24, 6 + length / 20)); more > 0; --more) {
     const Question next = ask(random, text, split);
     if (split_of(next.content) != split) continue;
     add_turn(draft.record, text::Role::kUser, next.question);

@@ -236,14 +236,15 @@ class Pictures : public Maker {
  public:
   explicit Pictures(Scene (*draw_scene)(Random&)) : draw_scene_(draw_scene) {}
 
-  /// Training documents ask up to six questions of a picture; held-out ones a single one.
+  /// Training documents ask up to eight questions of a picture, which costs more than they do; held-out ones a single
+  /// one.
   Draft make(Random& random, Split split, int64_t) const override {
     const Scene scene = draw_scene_(random);
     Draft draft;
     draft.content = scene.content();
     data::Record& record = draft.record;
     record.kind = data::Record::Kind::kChat;
-    const int64_t turns = split == Split::kHeldOut || random.chance(0.4) ? 1 : random.between(2, 6);
+    const int64_t turns = split == Split::kHeldOut || random.chance(0.15) ? 1 : random.between(3, 8);
     for (int64_t i = 0; i < turns; ++i) {
       Asked asked = ask(random, scene);
       if (i == 0) draft.what = asked.what;
