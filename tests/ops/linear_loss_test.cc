@@ -77,11 +77,18 @@ TEST(LinearLoss, EqualsTheNaiveLossInNarrowerTypes) {
     const double bound = dtype == at::kFloat ? 2e-6 : 2e-2;
     for (const int64_t buffer : {int64_t{1} << 22, int64_t{9000}}) {
       const Case c = make_case(40, 24, 300, dtype, false);
-      const TargetStatistics expected = naive(c), actual = linear_log_probs(c.x, c.head, c.targets, true, buffer);
+      // Of FP32 the same values in FP64: LibTorch's first exp() of a process, on two threads, is now and then off by
+      // 1e-4.
+      Case plain = c;
+      if (dtype == at::kFloat) {
+        plain.x = c.x.detach().to(at::kDouble).requires_grad_();
+        plain.head.dense = c.head.dense.detach().to(at::kDouble).requires_grad_();
+      }
+      const TargetStatistics expected = naive(plain), actual = linear_log_probs(c.x, c.head, c.targets, true, buffer);
       EXPECT_EQ(actual.log_probs.scalar_type(), at::kFloat);
       expect_relative(actual.log_probs, expected.log_probs, bound);
       expect_relative(actual.entropies, expected.entropies, bound);
-      const auto g = gradients(c, actual), e = gradients(c, expected);
+      const auto g = gradients(c, actual), e = gradients(plain, expected);
       for (size_t i = 0; i < g.size(); ++i) {
         EXPECT_EQ(g[i].scalar_type(), dtype);
         expect_relative(g[i], e[i], bound);
