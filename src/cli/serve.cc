@@ -152,7 +152,7 @@ void run_serve(const ServeFlags& flags) {
   api_options.log = &request_log;
   if (!flags.keys.empty()) api_options.keys = server::Keys(flags.keys);
   for (const std::string& origin : flags.origins) api_options.origins.push_back(checked_origin(origin));
-  api_options.loopback = http::is_loopback(flags.host);
+  const bool loopback = api_options.loopback = http::is_loopback(flags.host);
 
   server::Api api(load_service(flags), std::move(api_options));
 
@@ -173,7 +173,7 @@ void run_serve(const ServeFlags& flags) {
   std::jthread reloader([&](const std::stop_token& stop) { reload_on_signals(api, flags, stop); });
   print_now(fmt::format("{} serves {}: a page for browsers, and the interface of OpenAI under {}/v1; Ctrl-C ends it\n",
                         server.url(), api.service()->options().model_id, server.url()));
-  if (!http::is_loopback(flags.host) && flags.keys.empty())
+  if (!loopback && flags.keys.empty())
     say_aside("Anybody who reaches this address may use the model; --keys FILE asks for a key");
   server.run();
   reloader.request_stop();

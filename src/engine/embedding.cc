@@ -27,18 +27,17 @@ void Embedder::add(EmbeddingRequest request) {
   jobs_.back().request = std::move(request);
 }
 
-void Embedder::end(Job job, std::exception_ptr error) {
-  job.request.on_done(error ? std::vector<std::vector<float>>() : std::move(job.vectors), error);
+void Embedder::end(std::list<Job>::iterator job, std::exception_ptr error) {
+  Job ended = std::move(*job);
+  jobs_.erase(job);
+  ended.request.on_done(error ? std::vector<std::vector<float>>() : std::move(ended.vectors), error);
 }
 
 int64_t Embedder::step(int64_t rows) {
   for (auto job = jobs_.begin(); job != jobs_.end();) {
     const auto next = std::next(job);
-    if (job->request.cancelled && job->request.cancelled()) {
-      Job cancelled = std::move(*job);
-      jobs_.erase(job);
-      end(std::move(cancelled), std::make_exception_ptr(Error("embedding", "was cancelled")));
-    }
+    if (job->request.cancelled && job->request.cancelled())
+      end(job, std::make_exception_ptr(Error("embedding", "was cancelled")));
     job = next;
   }
   if (jobs_.empty()) return 0;
@@ -55,9 +54,7 @@ int64_t Embedder::step(int64_t rows) {
     if (job.done == 0) jobs_.splice(jobs_.end(), jobs_, jobs_.begin());
     return done;
   }
-  Job finished = std::move(job);
-  jobs_.pop_front();
-  end(std::move(finished), error);
+  end(jobs_.begin(), error);
   return done;
 }
 
@@ -111,11 +108,7 @@ void Embedder::take(Job& job, const std::vector<Piece>& pieces, const at::Tensor
 }
 
 void Embedder::give_up() {
-  while (busy()) {
-    Job job = std::move(jobs_.front());
-    jobs_.pop_front();
-    end(std::move(job), std::make_exception_ptr(Error("embedding", "the engine stops")));
-  }
+  while (busy()) end(jobs_.begin(), std::make_exception_ptr(Error("embedding", "the engine stops")));
 }
 
 }  // namespace puna::engine

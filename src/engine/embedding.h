@@ -48,7 +48,7 @@ class Embedder {
     size_t input;
     int64_t begin, end;
   };
-  void end(Job job, std::exception_ptr error);
+  void end(std::list<Job>::iterator job, std::exception_ptr error);
   int64_t run(Job& job, int64_t rows);
   void take(Job& job, const std::vector<Piece>& pieces, const at::Tensor& hidden_TD);
 

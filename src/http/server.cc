@@ -20,6 +20,7 @@
 #include <unordered_map>
 
 #include "base/error.h"
+#include "http/address.h"
 #include "http/connection.h"
 
 namespace puna::http {
@@ -249,12 +250,7 @@ void Server::Impl::admit(tcp::socket socket) {
   });
 }
 
-bool is_loopback(const std::string& text) {
-  const asio::ip::address address = parse_address(text);
-  if (address.is_v6() && address.to_v6().is_v4_mapped())
-    return asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).is_loopback();
-  return address.is_loopback();
-}
+bool is_loopback(const std::string& text) { return unmapped(parse_address(text)).is_loopback(); }
 
 Server::Server(const ServerOptions& options, Handler handler)
     : impl_(std::make_unique<Impl>(options, std::move(handler))) {}

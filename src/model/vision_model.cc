@@ -11,8 +11,8 @@
 namespace puna::model {
 namespace {
 
-constexpr int64_t kRowsAtOnce =
-    2400;  // of patches: 4 tiles of Scout, whose activations are large; many of a small model
+// Patches: 4 tiles of Scout, whose activations are large; many of a small model.
+constexpr int64_t kRowsAtOnce = 2400;
 constexpr double kLayerNormEps = 1e-5;  // SPEC 4: the config's norm_eps is not used
 
 // Patches rotate by (column + 1) in the first half of the pairs and (row + 1) in the second; the class token does not.

@@ -12,6 +12,7 @@
 #include "io/file.h"
 #include "tests/cli/support.h"
 #include "tests/support/golden.h"
+#include "tests/train/tiny_text.h"
 
 namespace puna::cli {
 namespace {
@@ -19,28 +20,15 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-constexpr const char* kRecipe = R"(
+const std::string kRecipe = R"(
 steps = 2
 threads = 1
 [model]
 vocab_size = 290
 [model.config]
-hidden_size = 32
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 1
-head_dim = 16
-intermediate_size = 32
-intermediate_size_mlp = 32
-num_local_experts = 2
-num_experts_per_tok = 1
-interleave_moe_layer_step = 2
-no_rope_layer_interval = 2
-attention_chunk_size = 32
-max_position_embeddings = 128
+)" + test::kTinyText + R"(max_position_embeddings = 128
 use_qk_norm = true
 rms_norm_eps = 1e-5
-rope_theta = 10000.0
 [batch]
 tokens = 64
 sequence_length = 64

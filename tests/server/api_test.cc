@@ -26,14 +26,20 @@ std::string text_of(Client& client, const OrderedJson& body) {
   return parse_ordered_json(body_of(answer), "answer")["choices"][0]["text"];
 }
 
-/// Of a stream that is whole.
-std::string streamed_text(std::string_view events) {
+/// The first choice in each event of a stream that is whole.
+std::vector<OrderedJson> streamed_choices(std::string_view events) {
   EXPECT_TRUE(events.ends_with("data: [DONE]\n\n")) << events;
-  std::string text;
+  std::vector<OrderedJson> choices;
   for (size_t at = 0; (at = events.find("data: {", at)) != std::string_view::npos; ++at) {
     const std::string_view json = events.substr(at + 6, events.find('\n', at) - at - 6);
-    text += parse_ordered_json(json, "event")["choices"][0]["text"].get<std::string>();
+    choices.push_back(parse_ordered_json(json, "event")["choices"][0]);
   }
+  return choices;
+}
+
+std::string streamed_text(std::string_view events) {
+  std::string text;
+  for (const OrderedJson& choice : streamed_choices(events)) text += choice["text"].get<std::string>();
   return text;
 }
 
@@ -159,11 +165,8 @@ TEST(Api, TextBeforeACallIsStreamedAndTheCallIsNot) {
   body["tools"] = {{{"type", "function"}, {"function", {{"name", "f"}}}}};
   body["grammar"] = R"(root ::= "Let me see. [f(a=\"x\")]")";
   client.send(json_post("/v1/chat/completions", body));
-  const std::string events = body_of(client.receive_answer());
   std::string content, name, arguments, reason;
-  for (size_t at = events.find("data: {"); at != std::string::npos; at = events.find("data: {", at + 1)) {
-    const OrderedJson event = parse_ordered_json(events.substr(at + 6, events.find('\n', at) - at - 6), "event");
-    const OrderedJson& choice = event["choices"][0];
+  for (const OrderedJson& choice : streamed_choices(body_of(client.receive_answer()))) {
     const OrderedJson& delta = choice["delta"];
     if (delta.contains("content") && delta["content"].is_string()) content += delta["content"].get<std::string>();
     if (choice["finish_reason"].is_string()) reason = choice["finish_reason"];

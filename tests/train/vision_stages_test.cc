@@ -7,31 +7,19 @@
 
 #include "io/file.h"
 #include "tests/support/golden.h"
+#include "tests/train/tiny_text.h"
 #include "train/checkpoint.h"
 #include "train/trainer.h"
 
 namespace puna::train {
 namespace {
 
-constexpr const char* kVisionFirst = R"(
+const std::string kVisionFirst = R"(
 threads = 1
 [model]
 vocab_size = 290
 [model.config.text_config]
-hidden_size = 32
-num_hidden_layers = 2
-num_attention_heads = 2
-num_key_value_heads = 1
-head_dim = 16
-intermediate_size = 32
-intermediate_size_mlp = 32
-num_local_experts = 2
-num_experts_per_tok = 1
-interleave_moe_layer_step = 2
-no_rope_layer_interval = 2
-attention_chunk_size = 32
-max_position_embeddings = 512
-rope_theta = 10000.0
+)" + test::kTinyText + R"(max_position_embeddings = 512
 [model.config.vision_config]
 hidden_size = 16
 num_hidden_layers = 1
