@@ -29,7 +29,10 @@ namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kProbeRecords = 400;  // of every source
-constexpr int kWarmSteps = 2, kTimedSteps = 4;
+constexpr int kCountedSteps = 24;
+constexpr int kWarmSteps = 2, kFewestTimed = 4, kMostTimed = 24;
+constexpr double kTimedSeconds =
+    6;  // as many steps as this takes: batches differ, and so does a shared machine's speed
 
 class TemporaryDirectory {
  public:
@@ -71,17 +74,16 @@ struct Measured {
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// The steps that are timed, without their pixels' arithmetic.
+// The first steps, without their arithmetic.
 void count_steps(const arch::Llama4Config& config, const Recipe& recipe, size_t stage, const Prepared& prepared,
                  DryRun::Stage& out) {
   const auto mixture = stage_mixture(recipe, stage, prepared);
   uint64_t sample = 0;
-  for (int i = 0; i < kWarmSteps + kTimedSteps; ++i) {
+  for (int i = 0; i < kCountedSteps; ++i) {
     const StepBatch batch = make_step_batch(*mixture, recipe.stages[stage].batch, prepared.image_processor, sample);
     sample = batch.next_sample;
-    if (i < kWarmSteps) continue;
-    out.tokens += static_cast<double>(batch.num_tokens) / kTimedSteps;
-    out.flops += step_flops(config, batch) / kTimedSteps;
+    out.tokens += static_cast<double>(batch.num_tokens) / kCountedSteps;
+    out.flops += step_flops(config, batch) / kCountedSteps;
   }
 }
 
@@ -100,7 +102,9 @@ Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t 
   const MemoryNeed need = memory_need(alone, config);
   Measured measured;
   uint64_t sample = 0;
-  for (int i = 0; i < kWarmSteps + kTimedSteps; ++i) {
+  int timed = 0;
+  double seconds = 0;
+  for (int i = 0; timed < kFewestTimed || (seconds < kTimedSeconds && timed < kMostTimed); ++i) {
     const StepBatch batch = make_step_batch(*mixture, what.batch, prepared.image_processor, sample);
     sample = batch.next_sample;
     malloc_trim(0);
@@ -109,15 +113,17 @@ Measured measure(const arch::Llama4Config& config, const Recipe& recipe, size_t 
     auto start = Clock::now();
     learner.step(batch, what.optimizer.learning_rate * 1e-3, mixture->sources().size(), i + 1);
     if (i < kWarmSteps) continue;
-    measured.seconds += seconds_since(start) / kTimedSteps;
+    seconds += seconds_since(start);
+    ++timed;
     measured.program_bytes = static_cast<double>(before - need.weights - need.gradients - need.moments);
     measured.activation_bytes =
         std::max(measured.activation_bytes, static_cast<double>(peak_resident_memory_bytes() - before));
-    if (i + 1 < kWarmSteps + kTimedSteps || recipe.validation.every == 0) continue;
+    if (timed > 1 || recipe.validation.every == 0) continue;
     start = Clock::now();
     learner.evaluate(batch);
     measured.forward_seconds = seconds_since(start) / static_cast<double>(batch.num_tokens);
   }
+  measured.seconds = seconds / timed;
   return measured;
 }
 
