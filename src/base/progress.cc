@@ -1,6 +1,7 @@
 #include "base/progress.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -23,6 +24,17 @@ std::string format_seconds(double seconds) {
                   : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
+/// The label loses what is too much for the line, in its middle, then the line its end.
+std::string cut_to(size_t columns, std::string label, const std::string& line) {
+  constexpr std::string_view kGap = "...";
+  if (label.size() + line.size() > columns) {
+    const size_t room = columns > line.size() + kGap.size() ? columns - line.size() - kGap.size() : 0;
+    if (room < label.size())
+      label = label.substr(0, room / 2) + std::string(kGap) + label.substr(label.size() - (room - room / 2));
+  }
+  return (label + line).substr(0, columns);
+}
+
 }  // namespace
 
 Progress::Progress(std::string label, int64_t total, Unit unit)
@@ -33,28 +45,39 @@ Progress::~Progress() {
 }
 
 void Progress::set(int64_t done) {
+  set(done, total_ > 0 ? static_cast<double>(done) / static_cast<double>(total_) : 0);
+}
+
+void Progress::set(int64_t done, double part) {
   done_ = done;
+  part_ = std::clamp(part, 0.0, 1.0);
   if (!enabled_) return;
   const auto now = Clock::now();
   if (now - start_ < std::chrono::milliseconds(500) || now - last_draw_ < std::chrono::milliseconds(100)) return;
   last_draw_ = now;
   draw(now);
+  drawn_ = true;
 }
 
-void Progress::draw(Clock::time_point now) {
+void Progress::draw(Clock::time_point now) const {
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double rate = static_cast<double>(done_) / seconds;
-  std::string line = "\r" + label_;
-  if (total_ > 0) {
-    const double part = std::clamp(static_cast<double>(done_) / static_cast<double>(total_), 0.0, 1.0);
-    const int filled = static_cast<int>(part * kBarWidth);
-    line += fmt::format(" [{:#<{}}{:.<{}}] {:3.0f}%", "", filled, "", kBarWidth - filled, part * 100);
+  std::string line;
+  if (total_ > 0 || part_ > 0) {
+    const int filled = static_cast<int>(part_ * kBarWidth);
+    line += fmt::format(" [{:#<{}}{:.<{}}] {:3.0f}%", "", filled, "", kBarWidth - filled, part_ * 100);
   }
   line += fmt::format(" {}, {}/s", format_count(static_cast<double>(done_), unit_), format_count(rate, unit_));
-  if (total_ > 0 && rate > 0) line += ", " + format_seconds(static_cast<double>(total_ - done_) / rate) + " left";
-  fmt::print(stderr, "{}\033[K", line);
+  if (part_ > 0) line += ", " + format_seconds(seconds * (1 - part_) / part_) + " left";
+  fmt::print(stderr, "\r{}\033[K", cut_to(terminal_columns() - 1, label_, line));
   std::fflush(stderr);
-  drawn_ = true;
+}
+
+size_t terminal_columns() {
+  constexpr size_t kUsual = 80, kLeast = 20;
+  winsize size{};
+  if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kUsual;
+  return std::max<size_t>(size.ws_col, kLeast);
 }
 
 }  // namespace puna

@@ -20,19 +20,25 @@ class Progress {
 
   void add(int64_t units) { set(done_ + units); }
   void set(int64_t done);
+  /// Where the total is known as a share alone: `done` units are `part` (0 to 1) of all.
+  void set(int64_t done, double part);
 
  private:
   using Clock = std::chrono::steady_clock;
-  void draw(Clock::time_point now);
+  void draw(Clock::time_point now) const;
 
   std::string label_;
   int64_t total_;
   Unit unit_;
   int64_t done_ = 0;
+  double part_ = 0;  // of all; 0 while unknown
   bool enabled_;
   bool drawn_ = false;
   Clock::time_point start_ = Clock::now();
   Clock::time_point last_draw_ = start_;
 };
+
+/// The columns of the terminal at standard error; 80 when it does not say. A line that is drawn over must be shorter.
+size_t terminal_columns();
 
 }  // namespace puna

@@ -29,9 +29,9 @@ class EditedReader : public LineReader {
       : interrupt_(interrupt), file_(file ? file->string() : "") {
     std::setlocale(LC_CTYPE, "");
     if (MB_CUR_MAX == 1) std::setlocale(LC_CTYPE, "C.UTF-8");  // without a locale, umlauts could not be typed
-    // '\1' brackets what takes no room on the screen.
-    prompts_[0] = style.prompt.empty() ? "> " : fmt::format("\1{}\1> \1{}\1", style.prompt, style.reset);
-    prompts_[1] = style.prompt.empty() ? ". " : fmt::format("\1{}\1. \1{}\1", style.note, style.reset);
+    // '\1' brackets what takes no room on the screen; libedit loses such a piece at the prompt's end.
+    prompts_[0] = style.prompt.empty() ? "> " : fmt::format("\1{}\1>\1{}\1 ", style.prompt, style.reset);
+    prompts_[1] = style.prompt.empty() ? ". " : fmt::format("\1{}\1.\1{}\1 ", style.note, style.reset);
     edit_ = el_init("puna", stdin, stdout, stderr);
     PUNA_CHECK(edit_ != nullptr, "libedit did not start");
     el_set(edit_, EL_CLIENTDATA, this);

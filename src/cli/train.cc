@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/error.h"
+#include "base/progress.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/terminal.h"
@@ -72,7 +73,7 @@ class LiveLine {
                     report.step, report.total_steps, loss_, rate_, 100 * report.mfu,
                     100 * report.data_wait_seconds / report.seconds, duration(left));
     if (terminal_)
-      fmt::print(stderr, "\r\x1b[K{}", line);
+      fmt::print(stderr, "\r\x1b[K{}", line.substr(0, terminal_columns() - 1));
     else
       fmt::print(stderr, "{}\n", line);
     std::fflush(stderr);
@@ -119,9 +120,12 @@ void run_train(const TrainFlags& flags) {
   engine::set_threads(recipe.threads);
   InterruptGuard interrupt;
   if (flags.dry_run) {
-    const train::DryRun plan = train::dry_run(recipe, &interrupt.flag(), !flags.no_memory_check);
+    const auto on_counted = [&](const train::DryRun& counted) {
+      if (!flags.json) print_now(counted.counted_text());
+    };
+    const train::DryRun plan = train::dry_run(recipe, on_counted, &interrupt.flag(), !flags.no_memory_check);
     for (const std::string& warning : plan.warnings) fmt::print(stderr, "warning: {}\n", warning);
-    print_now(flags.json ? plan.json().dump(2) + "\n" : plan.text());
+    print_now(flags.json ? plan.json().dump(2) + "\n" : plan.measured_text());
     if (plan.refused) std::rethrow_exception(plan.refused);
     return;
   }

@@ -50,25 +50,26 @@ class Builder {
       manifest_.shards.push_back(entry);
       done += entry.documents;
     }
-    Progress progress(label("skipping in"), kProgressSteps);
+    Progress progress(label("skipping in"), 0);
     for (int64_t i = 0; i < done; ++i) {
       stop_if_interrupted(options_.interrupt);
       if (!records_.next())
         fail(options_.out.string(), "an earlier build read {} records, now there are {}; remove it to build it anew",
              done, i);
-      show(progress);
+      progress.set(i + 1, records_.progress());
     }
   }
 
   void run() {
     {
-      Progress progress(label("building"), kProgressSteps);
+      Progress progress(label("building"), 0);
+      int64_t count = 0;
       while (auto record = records_.next()) {
         stop_if_interrupted(options_.interrupt);
         const EncodedDocument document = encode_record(std::move(*record), encoding_);
         if (!shard_.empty() && shard_.bytes_with(document) > options_.max_shard_bytes) write_shard();
         shard_.add(document);
-        show(progress);
+        progress.set(++count, records_.progress());
       }
       if (!shard_.empty()) write_shard();
     }
@@ -78,12 +79,7 @@ class Builder {
   }
 
  private:
-  static constexpr int64_t kProgressSteps = 10'000;
-
   std::string label(const char* what) const { return fmt::format("{} {}", what, options_.name); }
-  void show(Progress& progress) const {
-    progress.set(static_cast<int64_t>(records_.progress() * static_cast<double>(kProgressSteps)));
-  }
 
   void write_shard() {
     ShardEntry entry{fmt::format("shard-{:05}.safetensors", manifest_.shards.size()), "", shard_.num_documents(),

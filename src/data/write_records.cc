@@ -79,12 +79,11 @@ void write_image(const fs::path& path, const std::string& image) {
 }  // namespace
 
 int64_t write_records(RecordSource& records, const fs::path& dir, const std::string& name) {
-  constexpr int64_t kProgressSteps = 10'000;
   const fs::path file = dir / (name + ".jsonl");
   if (io::path_exists(file)) fail(file.string(), "is already there; remove it, or name another directory");
   io::make_directories(dir);
   io::AtomicFile out(file);
-  Progress progress("writing " + name, kProgressSteps);
+  Progress progress("writing " + name, 0);
   int64_t count = 0, num_images = 0;
   while (const auto record = records.next()) {
     std::vector<std::string> paths;
@@ -97,7 +96,7 @@ int64_t write_records(RecordSource& records, const fs::path& dir, const std::str
     const OrderedJson json = is_chat ? chat_json(*record, paths) : document_json(*record, paths);
     out.write(json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n");
     ++count;
-    progress.set(static_cast<int64_t>(records.progress() * static_cast<double>(kProgressSteps)));
+    progress.set(count, records.progress());
   }
   if (num_images > 0) io::sync_file_system(dir);
   out.commit();

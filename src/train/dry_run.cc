@@ -215,6 +215,10 @@ std::string duration(double seconds) {
   return seconds >= 90 ? fmt::format("{:.1f} min", seconds / 60) : fmt::format("{:.1f} s", seconds);
 }
 
+std::string memory_line(const char* name, int64_t bytes) {
+  return fmt::format("  {:<18} {:>12}\n", name, format_bytes(bytes));
+}
+
 }  // namespace
 
 double DryRun::steps_seconds() const {
@@ -228,15 +232,22 @@ double DryRun::validation_seconds() const {
                          [](double sum, const Stage& stage) { return sum + stage.validation_seconds; });
 }
 
-std::string DryRun::text() const {
-  std::string out = fmt::format("parameters   {} ({} active)\nmemory       {} of {} free\n", parameters,
-                                active_parameters, format_bytes(total_bytes()), format_bytes(available_bytes));
+std::string DryRun::counted_text() const {
+  std::string out = fmt::format("parameters {} ({} active)\nmemory\n", parameters, active_parameters);
   for (const auto& [name, bytes] :
-       {std::pair{"program", program_bytes}, std::pair{"weights", weight_bytes}, std::pair{"gradients", gradient_bytes},
-        std::pair{"moments", optimizer_bytes},
-        std::pair{refused ? "activations, least" : "activations", activation_bytes},
-        std::pair{"checkpoint copy", snapshot_bytes}, std::pair{"data, mapped", data_bytes}})
-    out += fmt::format("  {:<18} {:>12}\n", name, format_bytes(bytes));
+       {std::pair{"weights", weight_bytes}, std::pair{"gradients", gradient_bytes},
+        std::pair{"moments", optimizer_bytes}, std::pair{"checkpoint copy", snapshot_bytes}})
+    out += memory_line(name, bytes);
+  return out;
+}
+
+std::string DryRun::measured_text() const {
+  std::string out;
+  for (const auto& [name, bytes] : {std::pair{"program", program_bytes},
+                                    std::pair{refused ? "activations, least" : "activations", activation_bytes},
+                                    std::pair{"data, mapped", data_bytes}, std::pair{"all", total_bytes()}})
+    out += memory_line(name, bytes);
+  out += memory_line("free", available_bytes);
   out += fmt::format("\n{:<14} {:>8} {:>12} {:>14} {:>10} {:>10}\n", "stage", "steps", "tokens/step", "GFLOP/step",
                      "s/step", "time");
   const auto known = [](double value, const std::string& text) { return value > 0 ? text : std::string("-"); };
@@ -283,7 +294,8 @@ Json DryRun::json() const {
   return json;
 }
 
-DryRun dry_run(const Recipe& asked, const std::atomic<bool>* interrupt, bool check) {
+DryRun dry_run(const Recipe& asked, const std::function<void(const DryRun&)>& on_counted,
+               const std::atomic<bool>* interrupt, bool check) {
   DryRun plan;
   Recipe recipe = asked;
   for (SourceConfig& source : recipe.sources) source.max_epochs = 0;  // the few records of the probe are soon used up
@@ -292,6 +304,7 @@ DryRun dry_run(const Recipe& asked, const std::atomic<bool>* interrupt, bool che
   Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
   plan.preparation_seconds = seconds_since(start);
   count(prepared.config, recipe, plan);
+  if (on_counted) on_counted(plan);
   try {
     plan.warnings = check_settings(recipe, prepared.config);
     prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -42,15 +43,17 @@ struct DryRun {
   double validation_seconds() const;
   /// Of preparation, steps and validation; without loading, checkpoints and the exported model.
   double total_seconds() const { return preparation_seconds + steps_seconds() + validation_seconds(); }
-  std::string text() const;
+  std::string counted_text() const;   // what is known before anything is allocated
+  std::string measured_text() const;  // the rest
   Json json() const;
 };
 
 /// Encodes the first documents of every source in a temporary directory and times a few steps on them, of the whole
 /// model when it is shallow, else of two shallower ones of the same width, from which the rest follows by a straight
 /// line. Where the run would be refused, as with `check` when it does not fit in memory (memory_need.h), that is in
-/// `refused` beside all that was counted before. Throws Error for a model that cannot be made, and Interrupted once
-/// `interrupt` is set.
-DryRun dry_run(const Recipe& recipe, const std::atomic<bool>* interrupt = nullptr, bool check = true);
+/// `refused` beside all that was counted before. `on_counted` gets what is known before any of the model is allocated.
+/// Throws Error for a model that cannot be made, and Interrupted once `interrupt` is set.
+DryRun dry_run(const Recipe& recipe, const std::function<void(const DryRun&)>& on_counted = {},
+               const std::atomic<bool>* interrupt = nullptr, bool check = true);
 
 }  // namespace puna::train

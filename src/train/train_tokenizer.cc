@@ -25,7 +25,7 @@ constexpr const char* kMarker = "trained_from.json";
 void count_source(const SourceConfig& source, std::string_view where, text::PieceCounts& pieces,
                   const std::atomic<bool>* interrupt) {
   const auto records = open_records(source, where);
-  Progress progress("reading " + source.name, 100);
+  Progress progress("reading " + source.name, 0, Progress::Unit::kBytes);
   int64_t bytes = 0;
   while (auto record = records->next()) {
     stop_if_interrupted(interrupt);
@@ -35,7 +35,7 @@ void count_source(const SourceConfig& source, std::string_view where, text::Piec
           pieces.add_text(piece->text);
           bytes += static_cast<int64_t>(piece->text.size());
         }
-    progress.set(static_cast<int64_t>(100 * records->progress()));
+    progress.set(bytes, records->progress());
     if (bytes > kMaxBytesPerSource) break;
   }
 }
