@@ -190,24 +190,31 @@ validation = true
 """
 
 
-def test_a_dry_run_says_what_the_run_then_takes(tmp_path):
+def dry_run(recipe, *changes):
+    said = subprocess.run([PUNA, "train", recipe, *changes, "--dry-run", "--json"], check=True, capture_output=True, text=True)
+    return json.loads(said.stdout)
+
+
+@pytest.mark.parametrize("changes", [[], ["recompute=true"], ["precision=bfloat16"], ["model.config.num_hidden_layers=12", "steps=6"]],
+                         ids=["plain", "recompute", "bfloat16", "deep"])
+def test_a_dry_run_says_what_the_run_then_takes(tmp_path, changes):
     """Parameters and steps are exact; memory is within 10 % of the run's own peak, tokens and FLOPs of what it counts. Time depends on what else the machine does
     between the two, so that steps are only held to a factor of 3, by the seconds that the run itself writes down."""
     recipe = tmp_path / "big.toml"
     recipe.write_text(BIG)
-    said = subprocess.run([PUNA, "train", recipe, "--dry-run", "--json"], check=True, capture_output=True, text=True)
-    plan = json.loads(said.stdout)
+    plan = dry_run(recipe, *changes)
     assert not (tmp_path / "runs").exists() and not plan["refused"]
     out = tmp_path / "run"
-    train(recipe, out)
+    train(recipe, out, *changes)
     shards = [load_file(str(f)) for f in checkpoints(out)[-1].glob("*.safetensors")]
     weights = sum(t.numel() for shard in shards for name, t in shard.items() if name.startswith("weights/"))
     moments = sum(t.numel() for shard in shards for name, t in shard.items() if name.startswith("adam_"))
     assert plan["parameters"] == weights > 8e6
     memory = plan["memory_bytes"]
-    assert (memory["weights"], memory["gradients"], memory["moments"]) == (4 * weights, 4 * weights, 4 * moments)
+    computed = 6 if "precision=bfloat16" in changes else 4  # bytes of a weight with its copy in BF16
+    assert (memory["weights"], memory["gradients"], memory["moments"]) == (computed * weights, 4 * weights, 4 * moments)
     assert memory["checkpoint_copy"] == 4 * (weights + moments)
-    assert sum(stage["steps"] for stage in plan["stages"]) == len(metrics(out)) == 12
+    assert sum(stage["steps"] for stage in plan["stages"]) == len(metrics(out))
     timing = [json.loads(line) for line in (out / "timing.jsonl").read_text().splitlines()]
     peak = max(line["peak_bytes"] for line in timing)
     assert abs(memory["total"] - peak) < 0.1 * peak, (memory, peak)
@@ -222,3 +229,11 @@ def test_a_dry_run_says_what_the_run_then_takes(tmp_path):
     assert plan["seconds"]["preparation"] > 0 and plan["seconds"]["validation"] > 0
     parts = plan["seconds"]["preparation"] + plan["seconds"]["steps"] + plan["seconds"]["validation"]
     assert abs(plan["seconds"]["total"] - parts) < 1e-6
+
+
+def test_recomputation_saves_most_of_the_activations(tmp_path):
+    recipe = tmp_path / "big.toml"
+    recipe.write_text(BIG)
+    changes = ["batch.tokens=2048", "model.config.num_hidden_layers=12"]
+    kept, again = (dry_run(recipe, *changes, f"recompute={value}")["memory_bytes"]["activations"] for value in ("false", "true"))
+    assert again < 0.7 * kept
