@@ -99,7 +99,7 @@ class Run {
                              .keep_every = recipe_.checkpoint.keep_every});
     start_or_resume();
     const double peak = measured_peak_flops(compute_dtype(recipe_));
-    at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/true);
+    at::globalContext().setDeterministicAlgorithms(recipe_.deterministic, /*warn_only=*/false);
     // Else every buffer that is written whole right after would be filled with NaN first.
     at::globalContext().setDeterministicFillUninitializedMemory(false);
     while (stage_ < recipe_.stages.size()) {

@@ -104,6 +104,17 @@ class Trainer : public testing::Test {
   test::TemporaryDirectory dir_;
 };
 
+TEST_F(Trainer, OperationsThatDifferFromRunToRunAreRefusedUnlessTheRecipeAllowsThem) {
+  for (const bool deterministic : {true, false}) {
+    Recipe asked = recipe(deterministic ? "run" : "free");
+    asked.deterministic = deterministic;
+    train(asked, stopping(1));
+    const auto& context = at::globalContext();
+    EXPECT_EQ(context.deterministicAlgorithms(), deterministic);
+    EXPECT_FALSE(context.deterministicAlgorithmsWarnOnly());
+  }
+}
+
 TEST_F(Trainer, StopsWhilePreparingAndGoesOn) {
   std::atomic<bool> interrupt = true;
   TrainOptions options;
