@@ -24,15 +24,20 @@ std::string format_seconds(double seconds) {
                   : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
-/// The label loses what is too much for the line, in its middle, then the line its end.
-std::string cut_to(size_t columns, std::string label, const std::string& line) {
-  constexpr std::string_view kGap = "...";
-  if (label.size() + line.size() > columns) {
-    const size_t room = columns > line.size() + kGap.size() ? columns - line.size() - kGap.size() : 0;
-    if (room < label.size())
-      label = label.substr(0, room / 2) + std::string(kGap) + label.substr(label.size() - (room - room / 2));
-  }
-  return (label + line).substr(0, columns);
+bool goes_on(std::string_view text, size_t at) {
+  return at < text.size() && (static_cast<unsigned char>(text[at]) & 0xc0) == 0x80;
+}
+
+std::string_view first_bytes(std::string_view text, size_t bytes) {
+  if (bytes >= text.size()) return text;
+  while (bytes > 0 && goes_on(text, bytes)) --bytes;
+  return text.substr(0, bytes);
+}
+
+std::string_view last_bytes(std::string_view text, size_t bytes) {
+  size_t begin = text.size() - std::min(bytes, text.size());
+  while (goes_on(text, begin)) ++begin;
+  return text.substr(begin);
 }
 
 }  // namespace
@@ -59,17 +64,22 @@ void Progress::set(int64_t done, double part) {
   drawn_ = true;
 }
 
+void Progress::start_at(int64_t done, double part) {
+  done_ = done_before_ = done;
+  part_ = part_before_ = part;
+}
+
 void Progress::draw(Clock::time_point now) const {
   const double seconds = std::chrono::duration<double>(now - start_).count();
-  const double rate = static_cast<double>(done_) / seconds;
+  const double rate = static_cast<double>(done_ - done_before_) / seconds, more = part_ - part_before_;
   std::string line;
   if (total_ > 0 || part_ > 0) {
     const int filled = static_cast<int>(part_ * kBarWidth);
     line += fmt::format(" [{:#<{}}{:.<{}}] {:3.0f}%", "", filled, "", kBarWidth - filled, part_ * 100);
   }
   line += fmt::format(" {}, {}/s", format_count(static_cast<double>(done_), unit_), format_count(rate, unit_));
-  if (part_ > 0) line += ", " + format_seconds(seconds * (1 - part_) / part_) + " left";
-  fmt::print(stderr, "\r{}\033[K", cut_to(terminal_columns() - 1, label_, line));
+  if (more > 0) line += ", " + format_seconds(seconds * (1 - part_) / more) + " left";
+  fmt::print(stderr, "\r{}\033[K", fitted(label_, line, terminal_columns() - 1));
   std::fflush(stderr);
 }
 
@@ -78,6 +88,17 @@ size_t terminal_columns() {
   winsize size{};
   if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kUsual;
   return std::max<size_t>(size.ws_col, kLeast);
+}
+
+std::string fitted(std::string_view label, std::string_view rest, size_t columns) {
+  constexpr std::string_view kGap = "...";
+  std::string line(label);
+  if (label.size() + rest.size() > columns && label.size() > kGap.size()) {
+    const size_t room = columns - std::min(columns, rest.size() + kGap.size());
+    line = fmt::format("{}{}{}", first_bytes(label, room / 2), kGap, last_bytes(label, room - room / 2));
+  }
+  line += rest;
+  return std::string(first_bytes(line, columns));
 }
 
 }  // namespace puna

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace puna {
 
@@ -12,7 +13,7 @@ class Progress {
  public:
   enum class Unit { kItems, kBytes };
 
-  /// `total` in units; 0 or less when unknown (then count and rate are shown without a bar).
+  /// `total` in units; 0 or less when unknown: then there is a bar only where set() is told the share.
   Progress(std::string label, int64_t total, Unit unit = Unit::kItems);
   ~Progress();
   Progress(const Progress&) = delete;
@@ -22,6 +23,8 @@ class Progress {
   void set(int64_t done);
   /// Where the total is known as a share alone: `done` units are `part` (0 to 1) of all.
   void set(int64_t done, double part);
+  /// So much was done before: rate and time left are those of the rest.
+  void start_at(int64_t done, double part);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -32,13 +35,18 @@ class Progress {
   Unit unit_;
   int64_t done_ = 0;
   double part_ = 0;  // of all; 0 while unknown
+  int64_t done_before_ = 0;
+  double part_before_ = 0;
   bool enabled_;
   bool drawn_ = false;
   Clock::time_point start_ = Clock::now();
   Clock::time_point last_draw_ = start_;
 };
 
-/// The columns of the terminal at standard error; 80 when it does not say. A line that is drawn over must be shorter.
+/// The columns of the terminal at standard error; 80 when it does not say.
 size_t terminal_columns();
+/// Label and rest as one line of at most `columns` bytes, so that it can be drawn over: the label loses its middle,
+/// then the rest its end. UTF-8 is cut between characters.
+std::string fitted(std::string_view label, std::string_view rest, size_t columns);
 
 }  // namespace puna

@@ -152,7 +152,8 @@ void run_serve(const ServeFlags& flags) {
   api_options.log = &request_log;
   if (!flags.keys.empty()) api_options.keys = server::Keys(flags.keys);
   for (const std::string& origin : flags.origins) api_options.origins.push_back(checked_origin(origin));
-  const bool loopback = api_options.loopback = http::is_loopback(flags.host);
+  const bool loopback = http::is_loopback(flags.host);
+  api_options.loopback = loopback;
 
   server::Api api(load_service(flags), std::move(api_options));
 

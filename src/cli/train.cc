@@ -73,7 +73,7 @@ class LiveLine {
                     report.step, report.total_steps, loss_, rate_, 100 * report.mfu,
                     100 * report.data_wait_seconds / report.seconds, duration(left));
     if (terminal_)
-      fmt::print(stderr, "\r\x1b[K{}", line.substr(0, terminal_columns() - 1));
+      fmt::print(stderr, "\r\x1b[K{}", fitted("", line, terminal_columns() - 1));
     else
       fmt::print(stderr, "{}\n", line);
     std::fflush(stderr);
@@ -121,10 +121,10 @@ void run_train(const TrainFlags& flags) {
   InterruptGuard interrupt;
   if (flags.dry_run) {
     const auto on_counted = [&](const train::DryRun& counted) {
+      for (const std::string& warning : counted.warnings) fmt::print(stderr, "warning: {}\n", warning);
       if (!flags.json) print_now(counted.counted_text());
     };
     const train::DryRun plan = train::dry_run(recipe, on_counted, &interrupt.flag(), !flags.no_memory_check);
-    for (const std::string& warning : plan.warnings) fmt::print(stderr, "warning: {}\n", warning);
     print_now(flags.json ? plan.json().dump(2) + "\n" : plan.measured_text());
     if (plan.refused) std::rethrow_exception(plan.refused);
     return;

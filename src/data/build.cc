@@ -39,7 +39,6 @@ class Builder {
 
   /// Keeps the leading shards of an earlier build that are whole, and reads past their records.
   void go_on(const Manifest& earlier) {
-    int64_t done = 0;
     for (const ShardEntry& entry : earlier.shards) {
       stop_if_interrupted(options_.interrupt);
       try {
@@ -48,14 +47,14 @@ class Builder {
         break;  // this shard and those behind it are written again
       }
       manifest_.shards.push_back(entry);
-      done += entry.documents;
+      skipped_ += entry.documents;
     }
     Progress progress(label("skipping in"), 0);
-    for (int64_t i = 0; i < done; ++i) {
+    for (int64_t i = 0; i < skipped_; ++i) {
       stop_if_interrupted(options_.interrupt);
       if (!records_.next())
         fail(options_.out.string(), "an earlier build read {} records, now there are {}; remove it to build it anew",
-             done, i);
+             skipped_, i);
       progress.set(i + 1, records_.progress());
     }
   }
@@ -63,7 +62,8 @@ class Builder {
   void run() {
     {
       Progress progress(label("building"), 0);
-      int64_t count = 0;
+      int64_t count = skipped_;
+      if (count > 0) progress.start_at(count, records_.progress());
       while (auto record = records_.next()) {
         stop_if_interrupted(options_.interrupt);
         const EncodedDocument document = encode_record(std::move(*record), encoding_);
@@ -95,6 +95,7 @@ class Builder {
   const BuildOptions& options_;
   Manifest manifest_;
   ShardWriter shard_;
+  int64_t skipped_ = 0;  // records of earlier shards
 };
 
 }  // namespace

@@ -31,8 +31,8 @@ using Clock = std::chrono::steady_clock;
 constexpr int64_t kProbeRecords = 400;  // of every source
 constexpr int kCountedSteps = 24;
 constexpr int kWarmSteps = 2, kFewestTimed = 4, kMostTimed = 24;
-constexpr double kTimedSeconds =
-    6;  // as many steps as this takes: batches differ, and so does a shared machine's speed
+// No further step is timed after so many seconds. Batches differ, and so does the speed of a shared machine.
+constexpr double kTimedSeconds = 6;
 
 class TemporaryDirectory {
  public:
@@ -76,14 +76,16 @@ double seconds_since(Clock::time_point start) { return std::chrono::duration<dou
 
 // The first steps, without their arithmetic.
 void count_steps(const arch::Llama4Config& config, const Recipe& recipe, size_t stage, const Prepared& prepared,
-                 DryRun::Stage& out) {
+                 const std::atomic<bool>* interrupt, DryRun::Stage& out) {
   const auto mixture = stage_mixture(recipe, stage, prepared);
   uint64_t sample = 0;
-  for (int i = 0; i < kCountedSteps; ++i) {
+  const int64_t steps = std::min<int64_t>(kCountedSteps, recipe.stages[stage].steps);
+  for (int64_t i = 0; i < steps; ++i) {
+    stop_if_interrupted(interrupt);
     const StepBatch batch = make_step_batch(*mixture, recipe.stages[stage].batch, prepared.image_processor, sample);
     sample = batch.next_sample;
-    out.tokens += static_cast<double>(batch.num_tokens) / kCountedSteps;
-    out.flops += step_flops(config, batch) / kCountedSteps;
+    out.tokens += static_cast<double>(batch.num_tokens) / static_cast<double>(steps);
+    out.flops += step_flops(config, batch) / static_cast<double>(steps);
   }
 }
 
@@ -233,7 +235,7 @@ double DryRun::validation_seconds() const {
 }
 
 std::string DryRun::counted_text() const {
-  std::string out = fmt::format("parameters {} ({} active)\nmemory\n", parameters, active_parameters);
+  std::string out = fmt::format("parameters {} ({} active)\nmemory, counted\n", parameters, active_parameters);
   for (const auto& [name, bytes] :
        {std::pair{"weights", weight_bytes}, std::pair{"gradients", gradient_bytes},
         std::pair{"moments", optimizer_bytes}, std::pair{"checkpoint copy", snapshot_bytes}})
@@ -242,7 +244,7 @@ std::string DryRun::counted_text() const {
 }
 
 std::string DryRun::measured_text() const {
-  std::string out;
+  std::string out = "memory, measured\n";
   for (const auto& [name, bytes] : {std::pair{"program", program_bytes},
                                     std::pair{refused ? "activations, least" : "activations", activation_bytes},
                                     std::pair{"data, mapped", data_bytes}, std::pair{"all", total_bytes()}})
@@ -304,13 +306,18 @@ DryRun dry_run(const Recipe& asked, const std::function<void(const DryRun&)>& on
   Prepared prepared = prepare_model(recipe, directory.path(), interrupt);
   plan.preparation_seconds = seconds_since(start);
   count(prepared.config, recipe, plan);
-  if (on_counted) on_counted(plan);
   try {
     plan.warnings = check_settings(recipe, prepared.config);
+  } catch (const Error&) {
+    plan.refused = std::current_exception();
+  }
+  if (on_counted) on_counted(plan);
+  if (plan.refused) return plan;
+  try {
     prepare_data(recipe, directory.path(), prepared, interrupt, kProbeRecords);
     count_data(recipe, prepared, plan);
     for (size_t i = 0; i < recipe.stages.size(); ++i)
-      count_steps(stage_config(prepared.config, recipe.stages[i], recipe.path.string()), recipe, i, prepared,
+      count_steps(stage_config(prepared.config, recipe.stages[i], recipe.path.string()), recipe, i, prepared, interrupt,
                   plan.stages[i]);
     if (check) check_memory(memory_need(recipe, prepared.config), plan.available_bytes, recipe.path.string());
     measure_stages(recipe, prepared, interrupt, plan);

@@ -112,7 +112,10 @@ class FirstRecords : public data::RecordSource {
     return done_++ < count_ ? all_->next() : std::nullopt;
   }
   std::string fingerprint() const override { return fmt::format("{}, the first {}", all_->fingerprint(), count_); }
-  double progress() const override { return static_cast<double>(done_) / static_cast<double>(count_); }
+  double progress() const override {
+    const double of_count = static_cast<double>(done_) / static_cast<double>(count_);
+    return std::min(1.0, std::max(of_count, all_->progress()));
+  }
   /// Of all the records, and what reading and encoding that part of them took.
   double fraction() const { return all_->progress(); }
   double seconds() const { return seconds_; }

@@ -103,7 +103,8 @@ void visit(V& v, Recipe& r) {
   v("threads", r.threads, "0: all physical cores");
   v("precision", r.precision, "float32, float64, or bfloat16 with FP32 master weights");
   v("recompute", r.recompute, "compute blocks of the text model again in backward, to save memory");
-  v("deterministic", r.deterministic, "the same bits every time, on one machine with the same threads; else an error");
+  v("deterministic", r.deterministic,
+    "the same bits every time, on one machine with the same threads; an operation that cannot is an error");
 }
 
 /// [stage.model]: of the text config, what changes no shape of a weight. For people; stage_config() decides.

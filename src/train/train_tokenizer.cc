@@ -1,5 +1,7 @@
 #include "train/train_tokenizer.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
@@ -35,7 +37,8 @@ void count_source(const SourceConfig& source, std::string_view where, text::Piec
           pieces.add_text(piece->text);
           bytes += static_cast<int64_t>(piece->text.size());
         }
-    progress.set(bytes, records->progress());
+    const double of_most = static_cast<double>(bytes) / static_cast<double>(kMaxBytesPerSource);
+    progress.set(bytes, std::max(records->progress(), of_most));
     if (bytes > kMaxBytesPerSource) break;
   }
 }

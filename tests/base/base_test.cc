@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "base/suggest.h"
 #include "tests/support/golden.h"
 
@@ -73,6 +75,19 @@ TEST(Suggest, FindsTyposAndNothingElse) {
   EXPECT_EQ(nearest_name("foo", std::vector<std::string>{"log"}), "") << "two of three letters differ";
   EXPECT_EQ(nearest_name("lr", std::vector<std::string>{"log", "learning_rate"}), "learning_rate");
   EXPECT_EQ(nearest_name("lag", std::vector<std::string>{"log"}), "log");
+}
+
+TEST(Progress, LinesFitTheTerminal) {
+  EXPECT_EQ(fitted("label", " 50%", 20), "label 50%");
+  EXPECT_EQ(fitted("label", " 50%", 9), "label 50%");
+  EXPECT_EQ(fitted("building a/long/path", " 50%", 14), "bui...path 50%");
+  EXPECT_EQ(fitted("label", " 50%, 12 left", 8), "... 50%,");
+  EXPECT_EQ(fitted("", "0123456789", 4), "0123");
+  for (size_t columns = 1; columns < 20; ++columns) {
+    const std::string line = fitted("\u00fc\u00fc\u00fc\u00fc\u00fc\u00fc", " 50%", columns);
+    EXPECT_LE(line.size(), columns);
+    EXPECT_EQ(std::count(line.begin(), line.end(), '\xc3'), std::count(line.begin(), line.end(), '\xbc')) << line;
+  }
 }
 
 TEST(Check, ThrowsWithPlaceAndValues) {

@@ -96,6 +96,15 @@ TEST_F(TrainCommand, ADryRunCountsWhatItThenRefuses) {
   EXPECT_EQ(plan["stages"][0]["steps"], 2);
 }
 
+TEST_F(TrainCommand, ADryRunPrintsWhatARunTakes) {
+  const Outcome outcome = train({"--dry-run"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  for (const char* line : {"memory, counted\n  weights +[1-9]", "memory, measured\n  program +[1-9]", "  all +[1-9]",
+                           "  free +[1-9]", "train +2 +[1-9][0-9]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ s\n",
+                           "tokenizer and datasets +[0-9.]+ s\n", "as it is now +[0-9.]+ s\n"})
+    EXPECT_THAT(outcome.out, testing::ContainsRegex(line));
+}
+
 TEST_F(TrainCommand, TheLineToGoOnWithCanBeTypedAsItIs) {
   const Outcome stopped = train({"--max-steps", "1", "schedule={kind='constant'}", "steps=3"});
   ASSERT_EQ(stopped.status, 0) << stopped.err;

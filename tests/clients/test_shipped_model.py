@@ -8,6 +8,7 @@ import pytest
 
 PUNA = os.environ["PUNA"]
 SHIPPED = pathlib.Path(__file__).resolve().parents[2] / "models" / "puna-demo"
+# A little below the table in the README, since other processors round otherwise.
 FLOORS = {"arithmetic": 0.98, "lookup": 0.88, "pictures": 0.95, "puna": 0.76, "unknown": 0.88}
 
 
@@ -42,7 +43,7 @@ def test_is_what_was_measured_when_it_was_shipped(results, name):
     assert results[name] >= FLOORS[name]
 
 
-def test_answers_about_pictures_come_from_the_pictures(results, tmp_path):
+def test_answers_about_pictures_come_from_the_pictures(tmp_path):
     """The control: with the picture of the next question that has another answer, most answers are wrong."""
     lines = (SHIPPED / "eval" / "pictures.jsonl").read_text().splitlines()
     header, items = lines[0], [json.loads(line) for line in lines[1:]]

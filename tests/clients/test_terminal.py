@@ -1,11 +1,14 @@
 """The program at a terminal and in pipes: interrupts, closed and full outputs, line editing, history, colours, progress."""
+import fcntl
 import json
 import os
 import pty
 import re
 import select
 import signal
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -26,9 +29,11 @@ def demo(tmp_path_factory):
 class Terminal:
     """`puna` on a pseudo-terminal; read_until() waits for text on its screen."""
 
-    def __init__(self, args, env):
+    def __init__(self, args, env, columns=0):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if columns:
+                fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
             os.execve(PUNA, [PUNA, *map(str, args)], {**os.environ, "TERM": "xterm", "LC_ALL": "C", **env})
         self.screen = b""
 
@@ -267,3 +272,13 @@ def test_a_run_writes_plain_lines_in_a_pipe(tmp_path):
     lines = [re.fullmatch(STEP, line) for line in p.stderr.decode().splitlines() if not line.startswith("warning: ")]
     assert all(lines) and lines[0][1] == "1" and lines[-1][1] == "9"
     assert len(lines) < 9, "a line now and then, not one a step"
+
+
+def test_what_is_drawn_over_fits_a_narrow_terminal(demo, records, tmp_path):
+    bar = Terminal(build(demo, records, tmp_path / "data"), {}, columns=40)
+    pause_while_building(bar.pid, tmp_path / "data")
+    line = Terminal(command(write_recipe(tmp_path), tmp_path / "run", *TRAIN)[1:], {}, columns=40)
+    assert bar.status() == 0 and line.status() == 0
+    bars = re.findall(r"\r([^\r\n\x1b]+)\x1b\[K", bar.screen.decode())
+    lines = re.findall(r"\r\x1b\[K((?:short|long) [^\r\n\x1b]*)", line.screen.decode())
+    assert bars and lines and {len(drawn) for drawn in lines} == {39} and all(len(drawn) < 40 for drawn in bars)

@@ -13,6 +13,7 @@
 #include "tests/support/golden.h"
 #include "tests/train/tiny_text.h"
 #include "train/checkpoint.h"
+#include "train/dry_run.h"
 #include "train/export.h"
 #include "train/learner.h"
 
@@ -108,11 +109,29 @@ TEST_F(Trainer, OperationsThatDifferFromRunToRunAreRefusedUnlessTheRecipeAllowsT
   for (const bool deterministic : {true, false}) {
     Recipe asked = recipe(deterministic ? "run" : "free");
     asked.deterministic = deterministic;
-    train(asked, stopping(1));
-    const auto& context = at::globalContext();
-    EXPECT_EQ(context.deterministicAlgorithms(), deterministic);
-    EXPECT_FALSE(context.deterministicAlgorithmsWarnOnly());
+    TrainOptions options = stopping(1);
+    options.on_step = [&](const StepReport&) {
+      at::Tensor into = at::zeros({2});
+      const auto put = [&] { into.put_(at::zeros({2}, at::kLong), at::arange(2.0)); };  // which of the two stays?
+      if (deterministic) {
+        EXPECT_THROW(put(), c10::Error);
+      } else {
+        EXPECT_NO_THROW(put());
+      }
+    };
+    train(asked, options);
   }
+}
+
+TEST_F(Trainer, ADryRunTellsItsCountsBeforeItMakesAnything) {
+  struct Stop {};
+  const auto on_counted = [](const DryRun& plan) {
+    EXPECT_GT(plan.parameters, 0);
+    EXPECT_GT(plan.weight_bytes, 0);
+    EXPECT_EQ(plan.stages.at(0).tokens, 0) << "no data yet";
+    throw Stop{};
+  };
+  EXPECT_THROW(dry_run(recipe(), on_counted), Stop);
 }
 
 TEST_F(Trainer, StopsWhilePreparingAndGoesOn) {
